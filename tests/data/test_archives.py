@@ -84,13 +84,12 @@ def test_samples_of_webdataset_shards_have_the_label_beside_them(tmp_path, caplo
     assert "5 files and folders skipped" in caplog.text and "*.cls" in caplog.text
 
 
-BAD, NONE = "none of the 1000 classes of data.classes", "no label: no .cls beside it"
+BAD, NONE = "none of the 1000 classes", "no label: no .cls beside it"
 STATED = [
     ({}, NONE),
     ({"cls": b"1000"}, f"no label: 1000 is {BAD}"),
     ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
-    ({"cls": b"9" * 5000}, f"no label: {'9' * 20} is {BAD}"),
-    ({"cls": b"1" * 2**17}, NONE),
+    ({"cls": b"9" * 2**17}, "a label of more than 1000 characters: give it a short one"),
     *(({"cls": text}, "no printable label") for text in (b"a\0b", b"\xff")),
 ]
 
@@ -154,21 +153,17 @@ def test_a_sparse_member_is_rejected(tmp_path):
 # Archives that cannot be used
 
 
-def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
-    sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}
-    long_map = b"900000\n" + b"1\n" * 900_000  # of a sparse file
-    for content, facts in ((b"a", {"comment": "x" * 2**21}), (long_map, sparse)):
-        with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
-            add(tar, "cat/a.png", content, pax_headers=facts)
-        with pytest.raises(InputError, match=r"all\.tar: .*headers of over 1048576 .*: it is cut"):
-            listed(tmp_path)
-    with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.GNU_FORMAT) as tar:
-        tar.fileobj.write(tarfile.TarInfo("cat/a.png").tobuf())
+def test_headers_that_claim_more_than_there_is_are_refused(tmp_path):
+    for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME):
         info = tarfile.TarInfo("cat/b.png")
-        info.size = 2**60
-        tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
-    with pytest.raises(InputError, match=r"all\.tar: .*: it is cut, damaged or"):
-        listed(tmp_path)
+        info.size, info.type = 2**60, kind
+        content = tarfile.TarInfo("cat/a.png").tobuf() + info.tobuf(tarfile.GNU_FORMAT)
+        (tmp_path / "all.tar").write_bytes(content)
+        with pytest.raises(InputError, match=r"all\.tar: .*: it is cut, damaged or"):
+            listed(tmp_path)
+        (tmp_path / "all.tar").write_bytes(content[512:])
+        with pytest.raises(InputError, match=r"all\.tar: .*: it is cut, damaged or"):
+            listed(tmp_path)
 
 
 def test_an_archive_that_several_patterns_fit_is_read_once_and_litter_is_not(tmp_path):
@@ -220,7 +215,7 @@ def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
     assert others == [f"unreadable: {reason}.push_to_hub does"] * 2
     write_rows(tmp_path / "b.parquet", [b"x"], [2], ["cat", "dog"])
     assert listed(tmp_path, "b.parquet")[1] == {
-        "b.parquet/000000000": "no label: 2 is none of its column's 2"
+        "b.parquet/000000000": "no label: 2 is none of the 2 classes"
     }
 
 
@@ -299,16 +294,6 @@ def test_row_groups_are_read_once_in_order_and_memory_is_bounded_by_a_few(tmp_pa
     assert read_image(tmp_path, found["0.parquet/000000003"], 10**6) == contents[3]
 
 
-def test_a_content_that_stands_in_many_rows_is_in_memory_once(tmp_path):
-    write_rows(tmp_path / "a.parquet", [b"x" * 10**6] * 50, [0] * 50, group=50)
-    assert (tmp_path / "a.parquet").stat().st_size < 2 * 10**6
-    found, _ = listed(tmp_path, "a.parquet")
-    archives._group.cache_clear()
-    before = pa.total_allocated_bytes()
-    assert read_image(tmp_path, found["a.parquet/000000049"], 10**6) == b"x" * 10**6
-    assert pa.total_allocated_bytes() - before < 10**7
-
-
 def test_an_archive_that_was_replaced_is_not_read_from_memory(tmp_path):
     write_rows(tmp_path / "a.parquet", [picture(1)], [0])
     (image,) = listed(tmp_path, "a.parquet")[0].values()
@@ -352,7 +337,6 @@ def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_without_archiv
     frame.to_parquet(manifest)
     assert state(tmp_path / "absent", ["*.tar"], manifest) == first
     assert state(tmp_path / "absent", ["*.tar"], tmp_path / "none.parquet") is None
-    assert state(tmp_path / "data", [], manifest) is None
     archive.rename(tmp_path / "data/b.tar")
     assert state(tmp_path / "data", ["*.tar"], manifest) != first
 

@@ -495,7 +495,7 @@ def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
     assert (len(manifest), len(rejected)) == (8, 4)
     first, *listing = refused(pool, found, loose, 0.33)
     said = "4 of 12 files are unusable, more than data.max_rejected_fraction (0.33)"
-    assert first.startswith(said) and listing.pop() == f"  looked for {pool}/b3"
+    assert first.startswith(said) and f"(data.root: {pool})" in first
     assert listing == [f"  {path}: {reason}" for path, reason in sorted(rejected)]
     assert refused(pool, bad, (), 1.0)[0].startswith("3 of 3 files are unusable")
 
@@ -515,27 +515,7 @@ def test_many_unusable_files_take_a_few_lines_with_the_most_common_reasons(tmp_p
     assert rest == [
         *(f"  f{number} and 1 others: reason {number * 'a'} {number}" for number in range(3)),
         "  3 more for 3 other reasons",
-        f"  looked for {tmp_path}/cat/0000.png",
     ]
-
-
-@pytest.mark.parametrize(
-    "root, listed_as, place",
-    [
-        ("photos", "photos/cat/{}", ""),
-        ("photos/cat", "cat/{}", "photos"),
-        (".", r"cat\{}", "photos"),
-        ("photos", "old/cat/{}", None),
-    ],
-)
-def test_a_wrong_root_is_told_with_the_one_that_fits(tmp_path, root, listed_as, place):
-    tree(tmp_path, "photos/cat/0.png", "photos/cat/1.png")
-    found = [candidate(listed_as.format(name), "cat") for name in ("0.png", "1.png", "away.png")]
-    with pytest.raises(Refusal) as error:
-        build(tmp_path / root, found, max_rejected_fraction=0.1)
-    said = f"looked for {tmp_path / root / found[0].path}"
-    fix = "" if place is None else f": write data.root: {tmp_path / place}"
-    assert str(error.value).splitlines()[-1] == f"  {said}{fix}"
 
 
 # The threads

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -11,14 +10,13 @@ import threading
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from singflow.data.reading import OUTSIDE, UNPRINTABLE, is_litter
+from singflow.data.reading import OUTSIDE, is_litter
 from singflow.errors import InputError, printable, readable_as
 from singflow.system import regular
 
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 PARQUET = (".parquet", ".pq")
 IMAGES = {".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png"}
 IMAGES |= {".tif", ".tiff", ".webp"}
-# Most bytes of a member's headers, of a .cls, and of a row group.
-MOST_HEADER, MOST_LABEL, MOST_GROUP = 2**20, 2**16, 2**30
-LEAST_IMAGE = 30  # bytes; no file of an image is smaller
+MOST_LABEL, MOST_GROUP = 2**16, 2**30  # bytes of a .cls, and of a row group
 GROUPS, FOOTERS = 2, 16  # in memory: threads that read ahead need two row groups
 SAMPLE = 2**20  # bytes at both ends of an archive that tell its state
 COUNTED = 500  # members of a tar from which the number of its images is estimated
@@ -54,31 +50,26 @@ class Member(NamedTuple):
     unusable: str = ""  # why it cannot be used
 
 
-# Which archives there are
-
-
 def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
     """The archives that match the patterns: sorted, relative to the root, without litter."""
     for pattern in patterns:
-        if not _fitting(root, [pattern]):
+        if not fitting(root, [pattern]):
             raise InputError(
                 f"data.archives: {pattern}: no file below {root} has such a name: correct it, or "
                 "data.root"
             )
-    archives = _fitting(root, patterns)
-    for path in (root / archive for archive in archives):
+    archives = fitting(root, patterns)
+    for path in (regular(root / archive) for archive in archives):
         if path.suffix.lower() not in (".tar", *PARQUET):
             raise InputError(
                 f"{path}: neither a .tar nor a .parquet file: name only such files in "
                 "data.archives, as in [train-*.tar], and unpack a compressed tar (gunzip -k)"
             )
-        if str(path) != printable(str(path)):
-            raise InputError(f"{path}: {UNPRINTABLE}")
-        regular(path)
     return archives
 
 
-def _fitting(root: Path, patterns: Sequence[str]) -> list[str]:
+def fitting(root: Path, patterns: Sequence[str]) -> list[str]:
+    """What find_archives() finds, without its checks."""
     found = {path for pattern in patterns for path in root.glob(pattern)}
     return sorted(
         path.relative_to(root).as_posix()
@@ -96,14 +87,8 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGES
 
 
-def estimate_images(root: Path, patterns: Sequence[str], looked_at: int) -> int:
-    """Estimate the number of images in archives, from the first members of `looked_at` archives."""
-    archives = _fitting(root, patterns)
-    some = archives[:: max(1, -(-len(archives) // looked_at))]
-    return round(len(archives) * fmean([_estimate_of(root / archive) for archive in some] or [0]))
-
-
-def _estimate_of(path: Path) -> float:
+def estimate_images(path: Path) -> float:
+    """About how many images an archive has, told from its first members; 0 if it is damaged."""
     with suppress(Exception):  # the step that reads the archive reports damage
         if is_parquet(path.name):
             return float(_open(path).metadata.num_rows)
@@ -123,7 +108,7 @@ def archive_fingerprint(root: Path, archives: Sequence[str]) -> str:
     for archive in archives:
         with (root / archive).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            digest.update(f"{archive}\0{size}\n".encode())
+            digest.update(os.fsencode(f"{archive}\0{size}\n"))
             for place in sorted({0, max(0, size - SAMPLE)}):
                 file.seek(place)
                 digest.update(file.read(SAMPLE))
@@ -134,10 +119,8 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
     """The fingerprint of a study's archives, or, where no archive is, the one in its manifest."""
     from pyarrow import ArrowException, parquet
 
-    if not patterns:
-        return None
     try:
-        if archives := _fitting(root, patterns):
+        if archives := fitting(root, patterns):
             return archive_fingerprint(root, archives)
         facts = parquet.read_schema(manifest).pandas_metadata or {}
     except (OSError, ArrowException):
@@ -145,27 +128,12 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
     return cast("str | None", facts.get("attributes", {}).get(ATTRIBUTE))
 
 
-# List the images of an archive
-
-
-class _Headers(io.BufferedReader):
-    """A file of which tarfile can read `left` bytes: those of a member's headers, not its size."""
-
-    left = MOST_HEADER
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.left -= MOST_HEADER + 1 if size is None or size < 0 else size
-        if self.left < 0:
-            raise ValueError(f"headers of over {MOST_HEADER} bytes before byte {self.tell()}")
-        return super().read(size)
-
-
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Members of a tar but for folders, and what a .cls holds, in one pass over the headers."""
     with (
         readable_as("tar", path, CUT),
-        path.open("rb", buffering=0) as raw,
-        _Headers(raw) as file,
+        _claims_bounded(),
+        path.open("rb", buffering=0) as file,
         tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar,
     ):
         before = -1
@@ -173,18 +141,24 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             tar.members.clear()  # type: ignore[attr-defined]  # the list would grow with the archive
             if info.size < 0 or tar.offset <= before:
                 raise ValueError(f"a member of negative size at byte {info.offset}")
-            before, file.left, content = tar.offset, MOST_HEADER, b""
-            if info.isreg() and info.name.lower().endswith(".cls") and info.size <= MOST_LABEL:
+            before, content = tar.offset, b""
+            if info.isreg() and info.name.lower().endswith(".cls"):
                 file.seek(info.offset_data)
-                content = file.read(info.size)
-            file.left = MOST_HEADER
+                content = file.read(min(info.size, MOST_LABEL))
             if not info.isdir():
                 yield info, content
         file.seek(tar.offset)
-        file.left = MOST_HEADER
-        rest = file.read(MOST_HEADER)
+        rest = file.read(2**20)
         if not rest or rest.strip(b"\0"):  # tarfile takes an invalid header for the end
             raise ValueError(f"neither a member nor the end at byte {tar.offset}, or more after it")
+
+
+@contextmanager
+def _claims_bounded() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:  # a damaged header may claim any size
+        raise ValueError("headers that are larger than the memory") from None
 
 
 def list_tar(path: Path, skipped: Counter[str]) -> Iterator[Member]:
@@ -221,8 +195,8 @@ def _sample(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
-def list_parquet(path: Path, label_column: str) -> Iterator[Any]:
-    """The labels of a Parquet file of images, row by row."""
+def list_parquet(path: Path, label_column: str) -> tuple[list[Any], list[str] | None]:
+    """The labels of a Parquet file of images, and what numbers among them stand for, if it says."""
     with readable_as("Parquet", path, ANEW):
         file = _open(path)
         _image_leaf(file, path)
@@ -231,23 +205,13 @@ def list_parquet(path: Path, label_column: str) -> Iterator[Any]:
                 f"{path}: has no column {label_column!r} (data.label_column); it has "
                 f"{', '.join(map(printable, names))}: name another"
             )
-        rows, size = file.metadata.num_rows, path.stat().st_size
-        if rows * LEAST_IMAGE > size:
-            raise ValueError(f"{rows} rows in {size} bytes, too few for images")
-        for batch in file.iter_batches(batch_size=1024, columns=[label_column]):
-            yield from batch[label_column].to_pylist()
-
-
-def class_names(path: Path, column: str) -> list[str] | None:
-    """What numbers in a column stand for, if the library `datasets` wrote it into the schema."""
-    with readable_as("Parquet", path, ANEW):
-        metadata = _open(path).schema_arrow.metadata
-    try:
-        content = json.loads(metadata[b"huggingface"])
-        names = content["info"]["features"][column]["names"]
+        labels = file.read(columns=[label_column])[label_column].to_pylist()
+        metadata = file.schema_arrow.metadata or {}
+    try:  # the library `datasets` writes names
+        said = json.loads(metadata[b"huggingface"])["info"]["features"][label_column]["names"]
+        return labels, list(map(str, said))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return list(map(str, names)) if isinstance(names, list) else None
+        return labels, None
 
 
 def _image_leaf(file: parquet.ParquetFile, path: Path) -> str:
@@ -267,14 +231,11 @@ def _image_leaf(file: parquet.ParquetFile, path: Path) -> str:
     return f"{column}.bytes"
 
 
-def _open(path: Path, **options: Any) -> parquet.ParquetFile:
+def _open(path: Path) -> parquet.ParquetFile:
     from pyarrow import parquet
 
     path.stat()  # its error says more than pyarrow's
-    return parquet.ParquetFile(path, **options)
-
-
-# Read one image
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**16)
 
 
 def read(path: Path, offset: int, size: int) -> bytes:
@@ -294,14 +255,12 @@ def _opened(path: Path, _state: tuple[int, int]) -> tuple[Any, str, list[int]]:
     file = _open(path)
     groups = map(file.metadata.row_group, range(file.num_row_groups))
     starts = list(accumulate((group.num_rows for group in groups), initial=0))
-    leaf = _image_leaf(file, path)
-    options = {"read_dictionary": [leaf], "pre_buffer": False, "buffer_size": 2**16}
-    return _open(path, metadata=file.metadata, **options), leaf, starts
+    return file, _image_leaf(file, path), starts
 
 
 @lru_cache(GROUPS)
 def _group(path: Path, state: tuple[int, int], number: int) -> Any:
-    """The images of a row group as a dictionary: a content that is repeated is held once."""
+    """The images of a row group."""
     file, leaf, _ = _opened(path, state)
     return file.read_row_group(number, columns=[leaf]).column(0)
 

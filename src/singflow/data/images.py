@@ -60,15 +60,11 @@ class Unusable(Exception):
 
 def read(path: Path, max_pixels: int) -> bytes:
     """Read an image file. A file that is too large for an image of `max_pixels` is Unusable."""
-    _check_size(_size(path), max_pixels)
-    return path.read_bytes()
-
-
-def _size(path: Path) -> int:
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise Unusable("unreadable: not a regular file")
-    return facts.st_size
+    _check_size(facts.st_size, max_pixels)
+    return path.read_bytes()
 
 
 def _check_size(size: int, max_pixels: int) -> None:
@@ -80,15 +76,11 @@ def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
     """Read an image of the study; `image` is a row of the manifest or a Candidate."""
     if not getattr(image, "archive", ""):
         return read(root / image.path, max_pixels)
-    path = root / image.archive
-    _size(path)
     _check_size(image.bytes, max_pixels)
     try:
-        content = archives.read(path, image.offset, image.bytes)
+        return archives.read(root / image.archive, image.offset, image.bytes)
     except InputError as error:
         raise Unusable(f"unreadable: {error}") from None
-    _check_size(len(content), max_pixels)
-    return content
 
 
 def decode(content: bytes, max_pixels: int) -> Image.Image:

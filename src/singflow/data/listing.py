@@ -11,11 +11,13 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from singflow.cli import log
 from singflow.data.archives import (
     Member,
     archive_fingerprint,
-    class_names,
     find_archives,
     is_parquet,
     list_parquet,
@@ -26,10 +28,9 @@ from singflow.data.reading import (
     OUTSIDE,
     SPLIT_FOLDERS,
     UNPRINTABLE,
-    Row,
     below_splits,
     is_litter,
-    iterate_rows,
+    read_table,
     subfolders,
 )
 from singflow.errors import InputError, printable
@@ -37,6 +38,7 @@ from singflow.errors import InputError, printable
 # A split in the path of an archive.
 OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)
 MOST_LABEL = 1000  # characters
+NUMBER = re.compile(rf"[+-]?[0-9]{{1,{MOST_LABEL}}}")
 # A label and the index of its class; or the reason why there is no label, and None.
 Label = tuple[str, int | None]
 NO_CLASS: Label = ("not in a class folder", None)
@@ -128,59 +130,41 @@ def list_table(
     table: Path, label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected]:
     """List the images of a CSV or Parquet table with one image per row."""
-    listing = _Listing()
-    prompts: dict[str, str] = {}
-    listed: set[str] = set()
     needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
-    for number, row in iterate_rows(table, needed, ("class_index", "prompt", "split")):
-        path, place = row["path"], PurePosixPath(row["path"])
-        where = f"{table}: line {number} ({path})"
-        label, index = classes.label_of(row[label_column])
-        if given := row.get("class_index", "").strip():
-            index = stated_class(given, where, len(classes.names))
-            label = row[label_column]
+    optional = ("class_index", "prompt", "split")
+    rows = read_table(table, needed, optional)
+    if rows.empty:
+        raise InputError(f"{table}: holds no rows")
+    rows = rows.reindex(columns=list(dict.fromkeys((*needed, *optional))), fill_value="")
+    stated, split = rows["class_index"].str.strip(), rows["split"].str.strip().str.lower()
+    numbers, count = pd.to_numeric(stated, errors="coerce"), len(classes.names)
+    outside = f"is outside the {count} classes (0 to {count - 1}, or -1)"
+    neither = "is neither train nor validation (val): write one of them, or nothing"
+    for column, wrong, said in (
+        ("class_index", (stated != "") & ~numbers.isin(range(-1, count)), outside),
+        ("split", ~split.isin(["", *SPLIT_FOLDERS]), neither),
+    ):
+        for line, path, cell in rows.loc[wrong, ["path", column]].itertuples():
+            raise InputError(f"{table}: line {line} ({path}): {column} {cell!r} {said}")
+    listing, prompts, listed = _Listing(), dict[str, str](), set[str]()
+    cells = zip(rows.to_dict("records"), numbers, split, strict=True)
+    for row, number, side in cells:
+        path, text, place = row["path"], row[label_column], PurePosixPath(row["path"])
+        label, index = classes.label_of(text) if np.isnan(number) else (text, int(number))
         label = in_plain_words(label) or (classes.names[index] if index >= 0 else "")
-        split = stated_split(row, where)
-        prompt = row.get("prompt") or prompt_of(label)
+        prompt = row["prompt"] or prompt_of(label)
         if not path or place.is_absolute() or ".." in place.parts:
             listing.reject(path, OUTSIDE)
         elif str(place) in listed:
             listing.reject(path, "listed twice")
-        elif listing.add(path, (label, index), split, prompt):
+        elif listing.add(path, (label, index), SPLIT_FOLDERS.get(side, ""), prompt):
             listed.add(str(place))
             if prompts.setdefault(label, prompt) != prompt:
                 raise InputError(
-                    f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: "
-                    "give it one"
+                    f"{table}: {path}: label {label!r} has two prompts, {prompts[label]!r} and "
+                    f"{prompt!r}: give it one"
                 )
-    if not listing.found and not listing.rejected:
-        raise InputError(f"{table}: holds no rows")
     return listing.found, listing.rejected
-
-
-def stated_class(text: str, where: str, count: int) -> int:
-    """The class_index in a cell: the number of one of `count` classes, or -1 for none."""
-    try:
-        index = int(float(text)) if float(text).is_integer() else None
-    except ValueError:
-        index = None
-    if index is None or not -1 <= index < count:
-        raise InputError(
-            f"{where}: class_index {text!r} is outside the {count} classes (0 to {count - 1}, or "
-            "-1)"
-        )
-    return index
-
-
-def stated_split(row: Row, where: str) -> str:
-    """The split of a row: train, validation, or nothing if it is to be drawn."""
-    split = row.get("split", "").strip().lower()
-    if split not in ("", *SPLIT_FOLDERS):
-        raise InputError(
-            f"{where}: split {row['split']!r} is neither train nor validation (val): write one of "
-            "them, or nothing"
-        )
-    return SPLIT_FOLDERS.get(split, "")
 
 
 def list_archives(
@@ -192,8 +176,7 @@ def list_archives(
     image has one, else that of the class folder, below folders that all images share. Splits are
     those of the folders, or those in the archives' paths if these name both train and val.
     """
-    archives = find_archives(root, patterns)
-    listing = _Listing()
+    archives, listing = find_archives(root, patterns), _Listing()
     named = {archive: OF_SPLIT.search(archive) for archive in archives}
     splits = {archive: SPLIT_FOLDERS[of[1].lower()] for archive, of in named.items() if of}
     if len(set(splits.values())) < 2:
@@ -201,28 +184,28 @@ def list_archives(
     members: list[tuple[str, Member]] = []
     for archive in archives:
         if is_parquet(archive):
-            names = class_names(root / archive, label_column)
-            if names and _count_classes(names, classes):
-                names = None
-            for row, value in enumerate(list_parquet(root / archive, label_column)):
-                label, split = _of_cell(value, names, classes), splits.get(archive, "")
+            labels, names = list_parquet(root / archive, label_column)
+            numbered = _numbered(names, classes)
+            for row, value in enumerate(labels):
+                label, split = _stated(value, numbered, classes), splits.get(archive, "")
                 listing.add(f"{archive}/{row:09d}", label, split, archive=archive, offset=row)
-        else:
-            for member in list_tar(root / archive, listing.skipped):
-                if member.unusable:
-                    listing.reject(f"{archive}/{member.name}", member.unusable)
-                else:
-                    members.append((archive, member))
+            continue
+        for member in list_tar(root / archive, listing.skipped):
+            if member.unusable:
+                listing.reject(f"{archive}/{member.name}", member.unusable)
+            else:
+                members.append((archive, member))
     listing.tell_skipped()
     stated = any(member.label is not None for _, member in members)
-    above, depth = _above({_folders(member) for _, member in members} - {()})
+    above, depth = _above({tuple(member.name.split("/")[:-1]) for _, member in members} - {()})
+    numbered = _numbered(None, classes)
     for archive, (name, offset, size, text, _) in members:
         folders, split = name.split("/")[above:-1], splits.get(archive, "")
-        label = NO_CLASS
         if stated:
-            label = NO_SIDECAR if text is None else of_number(text, classes)
-        elif len(folders) > depth:
-            label = classes.label_of(folders[depth])
+            value = int(text) if text and NUMBER.fullmatch(text) else text
+            label = NO_SIDECAR if value is None else _stated(value, numbered, classes)
+        else:
+            label = classes.label_of(folders[depth]) if len(folders) > depth else NO_CLASS
         if depth and folders and not stated:
             split = SPLIT_FOLDERS[folders[0].lower()]
         path = f"{archive}/{name}"
@@ -230,10 +213,6 @@ def list_archives(
     if not listing.found and not listing.rejected:
         raise InputError(f"data.archives: {', '.join(patterns)}: no image: name archives of images")
     return listing.found, listing.rejected, archive_fingerprint(root, archives)
-
-
-def _folders(member: Member) -> tuple[str, ...]:
-    return tuple(member.name.split("/")[:-1])
 
 
 def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
@@ -245,34 +224,23 @@ def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
     return above, int(bool(tops) and tops <= SPLIT_FOLDERS.keys() and len(folders) > 1)
 
 
-def of_number(text: str, classes: Classes) -> Label:
-    """The label of a text that is the number of a class, or a name."""
-    text = text.strip()
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
-        return classes.label_of(text)
-    number, count = int(text) if len(text) < 10 else -1, len(classes.names)
-    if 0 <= number < count:
-        return classes.names[number], number
-    return f"no label: {printable(text[:20])} is none of the {count} classes of data.classes", None
-
-
-def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
-    """The label of a cell. A number counts the names, or without names the classes."""
-    if isinstance(value, str):
-        return classes.label_of(value) if len(value) <= MOST_LABEL else TOO_LONG
-    if not isinstance(value, int) or isinstance(value, bool):
-        return "no label: neither a number nor a text", None
-    if names is None:
-        return of_number(str(value), classes)
-    if 0 <= value < len(names):
-        return classes.label_of(names[value])
-    return f"no label: {value} is none of its column's {len(names)}", None
-
-
-def _count_classes(names: list[str], classes: Classes) -> bool:
-    """Whether names are those of the heads' classes, most of them spelled in the same way."""
+def _numbered(names: list[str] | None, classes: Classes) -> list[Label]:
+    """What numbers count: a schema's names, but the heads' classes where most are spelled alike."""
     same = sum(
         number in (classes.find(name), classes.find(name.partition(",")[0]))
-        for number, name in enumerate(names)
+        for number, name in enumerate(names or ())
     )
-    return len(names) == len(classes.names) and 2 * same > len(names)
+    if names and not (len(names) == len(classes.names) and 2 * same > len(names)):
+        return [classes.label_of(name) for name in names]
+    return [(name, number) for number, name in enumerate(classes.names)]
+
+
+def _stated(value: Any, numbered: list[Label], classes: Classes) -> Label:
+    """The label that a .cls or a cell states, as a name or a number."""
+    if isinstance(value, str):
+        return classes.label_of(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return "no label: neither a number nor a text", None
+    if 0 <= value < len(numbered):
+        return numbered[value]
+    return f"no label: {value} is none of the {len(numbered)} classes", None

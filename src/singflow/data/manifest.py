@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -20,7 +18,7 @@ from singflow.cli import log, progress
 from singflow.config.sections import outside, phrases
 from singflow.data.images import Unusable, decode, read_image
 from singflow.data.parameters import Data
-from singflow.data.reading import read_table, subfolders
+from singflow.data.reading import read_table
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
-ABSENT = f"unreadable: {os.strerror(errno.ENOENT)}"
 VOWEL = re.compile(
     r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r",
     re.IGNORECASE,
@@ -219,9 +216,8 @@ def build_manifest(
         told = [
             f"{len(unusable)} of {judged} files are unusable, more than "
             f"data.max_rejected_fraction ({data.max_rejected_fraction}) allows: fix or remove "
-            "them, or raise the limit",
+            f"them, correct the folder above them (data.root: {root}), or raise the limit",
             *_reasons(unusable),
-            *_elsewhere(root, [path for path, reason in unusable if reason == ABSENT]),
         ]
         raise Refusal("\n  ".join(told), sorted(unusable))
     if copies:
@@ -275,15 +271,6 @@ def _reasons(unusable: Rejected) -> Iterator[str]:
         yield f"{path}{f' and {len(others)} others' if others else ''}: {reason}"
     if rest := common[MOST_REASONS:]:
         yield f"{sum(map(len, rest))} more for {len(rest)} other reasons"
-
-
-def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
-    """Where a missing file was looked for, and the data.root above or below where it is."""
-    if absent:
-        place = min(absent).replace("\\", "/")
-        folders = (*root.absolute().parents, *subfolders(root))
-        there = next((folder for folder in folders if (folder / place).is_file()), None)
-        yield f"looked for {root / min(absent)}{f': write data.root: {there}' if there else ''}"
 
 
 def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -> pd.DataFrame:

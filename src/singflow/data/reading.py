@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,6 @@ OF_SYSTEM = {
 }
 UNPRINTABLE = "name is not UTF-8 or holds control characters: rename the file"
 OUTSIDE = "outside the data root: paths are relative to it and without .."
-
-Row = dict[str, str]
 
 
 def is_litter(name: str) -> bool:
@@ -45,12 +43,6 @@ def class_folders(root: Path) -> list[Path]:
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, perhaps with a byte order mark."""
-    with readable_as("UTF-8 text", path, "name or save it anew"):
-        return regular(path).read_text(encoding="utf-8-sig").splitlines()
-
-
 def read_table(
     path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
 ) -> pd.DataFrame:
@@ -66,15 +58,6 @@ def read_table(
         frame = frame[list(titles.values())].set_axis(list(titles), axis="columns")
     frame.index += 2
     return frame[(frame.map(str.strip) != "").any(axis=1)]
-
-
-def iterate_rows(
-    path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
-) -> Iterator[tuple[int, Row]]:
-    """Line number and cells of every row of read_table()."""
-    frame = read_table(path, needed, optional)
-    for number, *cells in frame.itertuples():
-        yield number, dict(zip(frame.columns, cells, strict=True))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -116,15 +99,15 @@ def _titles(
     path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]
 ) -> dict[str, str]:
     """The title of every needed column, and of the optional ones that are there, in any case."""
-    titles = {title.strip().casefold(): title for title in reversed(header)}
-    titles |= {title: title for title in header}
+    folded = {title.strip().casefold(): title for title in reversed(header)}
+    named = {title: title for title in header}
+    found = {name: named.get(name) or folded.get(name.casefold()) for name in (*needed, *optional)}
     for name, meaning in needed.items():
-        if name not in titles and name.casefold() not in titles:
+        if found[name] is None:
             raise InputError(
                 f"{path}: has no column {name!r}{meaning and f' ({meaning})'}; it has "
                 f"{', '.join(map(printable, header)) or 'none'}"
             )
-    found = {name: titles.get(name) or titles.get(name.casefold()) for name in (*needed, *optional)}
     return {name: title for name, title in found.items() if title is not None}
 
 

@@ -6,15 +6,14 @@ from singflow.artifacts.files import sha256_of
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import phrases
 from singflow.data.manifest import read_classes
-from singflow.data.reading import read_lines
-from singflow.errors import InputError
+from singflow.errors import InputError, readable_as
+from singflow.system import regular
 
 
 def read_vocabulary(path: Path) -> list[str]:
     """Read the phrases of a text file. Blank lines at its end are ignored."""
-    lines = read_lines(path)
-    while lines and not lines[-1].strip():
-        lines.pop()
+    with readable_as("UTF-8 text", path, "name or save it anew"):
+        lines = regular(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
     if not lines:
         raise InputError(f"{path}: holds no concepts: write one phrase a line")
     try:

@@ -1,7 +1,7 @@
 """How large a study is: what its jobs ask of memory, and its results of the disk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -84,16 +84,20 @@ def _images_here(section: str, manifest: Path) -> int:
         return count_rows(CATALOG["manifest"].at(root))
     classes, found = _rows(Path(data["classes"])), 0.0
     if data["source"] == "archive":
-        found = archives.estimate_images(root, data["archives"], LOOKED_AT)
+        places = [root / archive for archive in archives.fitting(root, data["archives"])]
+        found = _estimate(places, archives.estimate_images)
     elif data["source"] != "folder":
         found = count_rows(table) if table.suffix in (".parquet", ".pq") else _rows(table)
     elif root.is_dir():
         folders = class_folders(root)
-        some = folders[:: -(-len(folders) // LOOKED_AT) or 1]
-        counts = [min(count, per_class or count) for count in map(_entries, some)]
-        found = len(folders) * fmean(counts or [0])
+        found = _estimate(folders, lambda folder: min(_entries(folder), per_class or 10**9))
         classes = max(classes, len(folders))
     return round(min(found, (per_class or found) * classes))
+
+
+def _estimate(places: list[Path], count: Callable[[Path], float]) -> float:
+    some = places[:: -(-len(places) // LOOKED_AT) or 1]
+    return len(places) * fmean(map(count, some) if some else [0])
 
 
 def _entries(folder: Path) -> int:
