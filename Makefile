@@ -22,12 +22,10 @@ BIN := .venv/bin
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 TESTS := $(ALONE) pytest --dist loadfile --no-loadscope-reorder --numprocesses
 EVERY := --override-ini norecursedirs=
-# Kernels of OpenBLAS, PyTorch and oneDNN, and the tests of numbers whose last bits depend on them. torch.compile is left out: it compiles for the processor
-# itself.
+# Kernels of OpenBLAS, PyTorch and oneDNN, and the tests of numbers whose last bits depend on them.
 AVX2 := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 SSE := OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
-NUMBERS = tests/nightly/test_evidence.py tests/towers/test_extraction.py \
-	--deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
+NUMBERS = tests/nightly/test_evidence.py tests/towers/test_extraction.py
 PAGES = tests/parts/test_features.py::test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says
 BEFORE := doctor plan
 COMMANDS := prefetch publish fetch verify

@@ -393,8 +393,8 @@ TABLE = {  # by the call: arguments, and what is said
         ({"weight": WEIGHT, "bias": BIAS[None, None]}, NOT_ONE.format("weight, bias")),
         ({"a": {"weight": WEIGHT}, "b": {"weight": WEIGHT}}, NOT_ONE.format("a.weight, b.weight")),
         ({}, NOT_ONE.format("no tensors")),
-        ({"weight": WEIGHT * torch.nan, "bias": BIAS}, rf"head\.pth: the head's {NAN}"),
-        ({"weight": WEIGHT, "bias": BIAS / 0}, rf"head\.pth: the head's {NAN}"),
+        ({"weight": WEIGHT * torch.nan, "bias": BIAS}, rf"head\.pth: the {NAN}"),
+        ({"weight": WEIGHT, "bias": BIAS / 0}, rf"head\.pth: the {NAN}"),
     ],
     reads: [
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>",

@@ -323,12 +323,9 @@ def _fill(head: nn.Linear, path: Path, entry: ModelEntry) -> None:
             f"pooling {entry.pooling} has {head.in_features} features, and its class list "
             f"{head.out_features} classes"
         )
-    if not all(torch.isfinite(tensor).all() for tensor in (weight, *bias)):
-        raise InputError(
-            f"{path}: the head's weights hold NaN or infinite values: the file is damaged"
-        )
     head.weight.data = weight.float()
     head.bias.data = bias[0].float() if bias else torch.zeros(head.out_features)
+    check_finite(head, str(path))
 
 
 def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:

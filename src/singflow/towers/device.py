@@ -99,15 +99,8 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
     """Compute in float32 on the device, where autocast or TF32 may be on."""
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda" or not torch.backends.cuda.matmul.allow_tf32:
-            yield
-            return
-        use_tf32(False)
-        try:
-            yield
-        finally:
-            use_tf32(True)
+    with torch.autocast(device.type, enabled=False), without_tf32(device):
+        yield
 
 
 _LOCK = threading.Lock()
