@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from singflow.commands.run import parsed
 from tests.project import THREADS
 
 RUN = ("singflow", "run", "--cores", "2")
@@ -131,10 +132,15 @@ def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_s
     assert "not here" not in project.run(*RUN, manifest, **hub).stdout
 
 
+def test_a_run_has_the_gpus_that_are_here_unless_it_says_how_many(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    found = [parsed(words)[1].resources["gpu"] for words in ([], ["--resources", "gpu=1"])]
+    assert [each.value for each in found] == [2, 1]
+
+
 @pytest.mark.nightly
 def test_options_are_those_of_snakemake(project):  # test_layered runs a study of layers
-    listed = project.run("singflow", "run", "--dry-run", CUDA_VISIBLE_DEVICES="0,1").stdout
-    assert "Provided resources: gpu=2" in listed
+    listed = project.run("singflow", "run", "--dry-run").stdout
     assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
     not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
     command = (sys.executable, "-m", "singflow", "run", "-n")
