@@ -325,8 +325,6 @@ def test_a_resolved_entry_is_read_back_as_it_was_written_without_its_size(
     assert of_conse.classifier.sha256 == hashes, "of the part that the files belong to"
     for entry in (
         *ENTRIES.values(),
-        *RANDOM.values(),
-        resolve_models(MODELS, ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"],
         resolve_with(LITE, everything),
         resolve_with(CLIP, {"weights": FILE}).with_weights(sha256=hashes),
         of_conse,

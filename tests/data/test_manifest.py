@@ -18,6 +18,7 @@ from singflow.data.listing import list_folder, list_table
 from singflow.data.manifest import Candidate, Refusal, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead, map_apart
+from tests.data.archives import picture
 from tests.data.manifests import CLASSES, CLASSES_FILE, build
 from tests.project import ROOT
 from tests.results import Results
@@ -30,13 +31,9 @@ BAD = {"empty": b"", "text": b"not a picture", "cut": b"\x89PNG\r\n\x1a\n\0\0\0\
 
 def tree(root: Path, *paths: str) -> Path:
     for number, path in enumerate(paths):
-        picture(root / path, number)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(picture(number))
     return root
-
-
-def picture(path: Path, number: int, size: tuple[int, int] = (5, 4)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number % 256, number // 256, 77)).save(path, "PNG")
 
 
 def candidate(path: str, label: str, split: str = "") -> Candidate:
@@ -297,7 +294,7 @@ def pool(tmp_path_factory):
     """Files by number: g0..g23 are distinct pictures; b0..b23 are empty, text, cut or absent."""
     root = tmp_path_factory.mktemp("pool")
     for number in range(24):
-        picture(root / f"g{number}", number)
+        (root / f"g{number}").write_bytes(picture(number))
         if number % 4 < 3:
             (root / f"b{number}").write_bytes(list(BAD.values())[number % 4])
     return root
@@ -374,7 +371,7 @@ def test_the_manifest_has_its_columns_types_and_contents(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (7, 3), "red").save(tmp_path / "turned.jpg", exif=exif)
-    picture(tmp_path / "b.png", 1, (4, 9))
+    (tmp_path / "b.png").write_bytes(picture(1))
     found = [
         Candidate("turned.jpg", "tench", 0, "one tench", "validation"),
         Candidate("b.png", "cat", -1, "one cat", "train"),
@@ -385,7 +382,7 @@ def test_the_manifest_has_its_columns_types_and_contents(tmp_path):
     contents = [(tmp_path / name).read_bytes() for name in manifest["path"]]
     first, second = (hashlib.sha256(content).hexdigest() for content in contents)
     assert manifest.to_numpy().tolist() == [
-        [0, "b.png", "cat", -1, "one cat", "train", 0, 4, 9, first],
+        [0, "b.png", "cat", -1, "one cat", "train", 0, 8, 6, first],
         [1, "turned.jpg", "tench", 0, "one tench", "validation", 1, 3, 7, second],
     ]
 
@@ -449,8 +446,9 @@ def test_of_copies_on_both_given_sides_those_in_train_are_left_out_and_others_dr
 ):
     shades = {f"cat/{number}.png": number for number in range(5)} | {"dog/copy.png": 9}
     twins = {"cat/held out.png": 9, "cat/0 held out.png": 0}
+    tree(tmp_path, *shades, *twins)
     for path, shade in (shades | twins).items():
-        picture(tmp_path / path, shade)
+        (tmp_path / path).write_bytes(picture(shade))
     found = [candidate(path, path[:3], "train") for path in shades]
     found += [candidate(path, "cat", "validation") for path in twins]
     for seed in range(3):
@@ -465,42 +463,33 @@ def test_of_copies_on_both_given_sides_those_in_train_are_left_out_and_others_dr
     assert f"images {said}" in caplog.text
 
 
-def refused(root: Path, found: list[Candidate], rejected=(), allowed: float = 0.1) -> list[str]:
-    with pytest.raises(Refusal) as error:
-        build(root, found, rejected, max_rejected_fraction=allowed)
-    unusable = {c.path for c in found if not c.path.startswith("g")}
-    assert {path for path, _ in error.value.rejected} == {*unusable, *dict(rejected)}
-    lines = str(error.value).splitlines()
-    assert len(lines) < 10
-    return lines
-
-
 def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
     bad = [candidate("b0", "cat"), candidate("b1", "dog"), candidate("b3", "dog")]
     found = labelled({"cat": 4, "dog": 4}) + bad
     loose = [("loose.png", "not in a class folder")]
     manifest, rejected = build(pool, found, loose, max_rejected_fraction=4 / 12)
     assert (len(manifest), len(rejected)) == (8, 4)
-    first, *listing = refused(pool, found, loose, 0.33)
+    with pytest.raises(Refusal, match=r"\(data.root: .*pool") as refused:
+        build(pool, found, loose, max_rejected_fraction=0.33)
+    first, *listing = str(refused.value).splitlines()
     said = "4 of 12 files are unusable, more than data.max_rejected_fraction (0.33)"
-    assert first.startswith(said) and f"(data.root: {pool})" in first
-    assert listing == [f"  {path}: {reason}" for path, reason in sorted(rejected)]
-    assert refused(pool, bad, (), 1.0)[0].startswith("3 of 3 files are unusable")
+    assert first.startswith(said) and refused.value.rejected == rejected
+    assert listing == [f"  {path}: {reason}" for path, reason in rejected]
+    with pytest.raises(Refusal, match=r"^3 of 3 files are unusable"):
+        build(pool, bad, max_rejected_fraction=1.0)
 
 
 def test_many_unusable_files_take_a_few_lines_with_the_most_common_reasons(tmp_path):
-    links = {"dangling": "nowhere", "loop": "loop"}
-    for link, target in links.items():
+    for link, target in (("dangling", "nowhere"), ("loop", "loop")):
         (tmp_path / link).symlink_to(target)
     (tmp_path / "folder").mkdir()
     absent = [f"cat/{number:04}.png" for number in range(1000)]
-    other = [*links, "folder", "x" * 300]
+    found = [candidate(path, "cat") for path in (*absent, "dangling", "loop", "folder", "x" * 300)]
     rare = [(f"f{number}", f"reason {number % 3 * 'a'} {number}") for number in range(6)]
-    found = [candidate(path, "cat") for path in [*absent, *other]]
-    first, reason, *rest = refused(tmp_path, found, rare)
-    assert first.startswith("1010 of 1010 files are unusable")
-    assert reason == "  cat/0000.png and 1000 others: unreadable: No such file or directory"
-    assert rest == [
+    with pytest.raises(Refusal, match=r"^1010 of 1010 files are unusable") as refused:
+        build(tmp_path, found, rare)
+    assert str(refused.value).splitlines()[1:] == [
+        "  cat/0000.png and 1000 others: unreadable: No such file or directory",
         *(f"  f{number} and 1 others: reason {number * 'a'} {number}" for number in range(3)),
         "  3 more for 3 other reasons",
     ]
