@@ -120,32 +120,22 @@ def test_packaged_entries_stand_beside_the_users_own_and_an_own_one_of_the_name_
     refused(r"config/other\.yaml: no such file", resolve_models, "config/other.yaml", [LITE])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "timm/resnet18.a1_in1k",
-        "torchvision/resnet50.IMAGENET1K_V2",
-        "transformers/facebook/dinov2-base-imagenet1k-1-layer",
-        "transformers/some_classifier",
-    ],
-)
-def test_a_model_of_every_source_needs_no_entry(name):
-    source, _, identifier = name.partition("/")
-    for weights, kind in (("registry", "hub"), ("random", "random")):
-        entry = resolve_models(MODELS, [name], weights)[name]
-        assert entry == ModelEntry(source=source, id=identifier, weights=kind)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
+def test_a_model_of_every_source_needs_no_entry_and_one_that_no_library_has_is_refused():
+    for source, of_source in (
+        ("timm", "resnet18.a1_in1k"),
+        ("torchvision", "resnet50.IMAGENET1K_V2"),
+        ("transformers", "facebook/dinov2-base-imagenet1k-1-layer"),
+    ):
+        name = f"{source}/{of_source}"
+        for weights, kind in (("registry", "hub"), ("random", "random")):
+            entry = resolve_models(MODELS, [name], weights)[name]
+            assert entry == ModelEntry(source=source, id=of_source, weights=kind)
+    for name, said in (
         ("keras/resnet50.x", "source: .*'transformers' or 'features'"),
         ("/resnet18.a1_in1k", "source: .*'transformers' or 'features'"),
         ("timm/resnet18", ".*id 'resnet18' must be pinned as name.tag"),
-    ],
-)
-def test_a_name_without_an_entry_that_no_library_has_is_refused(name, said):
-    refused(f"models: {name}: {said}", resolve_models, MODELS, [name])
+    ):
+        refused(f"models: {name}: {said}", resolve_models, MODELS, [name])
 
 
 # fmt: off
