@@ -595,7 +595,8 @@ def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named
     manifest = pd.DataFrame({"image_id": [0, 1], "path": ["a.jpg", "b.jpg"]})
     manifest = manifest.assign(label=["beaker", "buckeye"], sha256="0")
     right = {"plot_labels.labels": ["beaker"], "pictures.images": ["a.jpg"]}
-    check_chosen(checked(**right), manifest)
+    for images in (["a.jpg"], []):
+        check_chosen(checked(**right | {"pictures.images": images}), manifest)
     near = r"no image has the label 'bekaer' \(did you mean 'beaker'\?\)"
     for key, value, said in (
         ("steering.labels", ["beaker", "bekaer"], near),
