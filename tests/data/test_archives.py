@@ -14,10 +14,10 @@ from singflow.data.images import read_image
 from singflow.data.listing import list_archives, list_folder
 from singflow.data.manifest import inspect
 from singflow.data.parameters import Data
-from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from tests.data.archives import add, pack, picture, write_rows
 from tests.data.manifests import CLASSES, build
+from tests.refusals import refused
 
 
 def listed(root, *patterns, label_column="label"):
@@ -90,7 +90,8 @@ STATED = [
     ({"cls": b"1000"}, f"no label: 1000 is {BAD}"),
     ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
     ({"cls": b"9" * 2**17}, "a label of more than 1000 characters: give it a short one"),
-    *(({"cls": text}, "no printable label") for text in (b"a\0b", b"\xff")),
+    *(({"cls": text.encode()}, "no printable label") for text in ("a\0b", "\u202etac")),
+    ({"cls": b"\xff"}, "no printable label"),
 ]
 
 
@@ -157,13 +158,10 @@ def test_headers_that_claim_more_than_there_is_are_refused(tmp_path):
     for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME):
         info = tarfile.TarInfo("cat/b.png")
         info.size, info.type = 2**60, kind
-        content = tarfile.TarInfo("cat/a.png").tobuf() + info.tobuf(tarfile.GNU_FORMAT)
-        (tmp_path / "all.tar").write_bytes(content)
-        with pytest.raises(InputError, match=r"all\.tar: .*: it is cut, damaged or"):
-            listed(tmp_path)
-        (tmp_path / "all.tar").write_bytes(content[512:])
-        with pytest.raises(InputError, match=r"all\.tar: .*: it is cut, damaged or"):
-            listed(tmp_path)
+        claims = info.tobuf(tarfile.GNU_FORMAT)
+        for content in (claims, tarfile.TarInfo("cat/a.png").tobuf() + claims):
+            (tmp_path / "all.tar").write_bytes(content)
+            refused(r"all\.tar: .*: it is cut, damaged or", listed, tmp_path)
 
 
 def test_an_archive_that_several_patterns_fit_is_read_once_and_litter_is_not(tmp_path):
@@ -172,10 +170,10 @@ def test_an_archive_that_several_patterns_fit_is_read_once_and_litter_is_not(tmp
     assert find_archives(tmp_path, ["a*.tar", "a.tar", "*a.tar"]) == ["a.tar"]
 
 
-OUTSIDE = ["/data/a.tar", "../a.tar", "a/../b.tar", "~/a.tar", "a\\b.tar"]
+OUTSIDE = ["/data/a.tar", "../a.tar", "a/../b.tar", "~/a.tar", "", "a\nb", "."]
 
 
-@pytest.mark.parametrize("name", [*OUTSIDE, "-a.tar", "", "a\nb", "**.tar", "."])
+@pytest.mark.parametrize("name", [*OUTSIDE, "a\\b.tar", "-a.tar", "**.tar"])
 def test_archives_are_named_below_the_root(name):
     with pytest.raises(ValueError, match="archives"):
         Data(source="archive", archives=[name])
@@ -222,33 +220,18 @@ def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
 def test_images_are_in_the_column_called_image_or_in_the_only_one(tmp_path):
     pixels = pa.array([{"bytes": b"y"}], pa.struct([("bytes", pa.binary())]))
     write_rows(tmp_path / "a.parquet", [b"x"], [0], mask=pixels)
-    table = parquet.read_table(tmp_path / "a.parquet")
-    parquet.write_table(table.select(["label", "mask"]), tmp_path / "b.parquet")
+    table = parquet.read_table(tmp_path / "a.parquet", columns=["label", "mask"])
+    parquet.write_table(table, tmp_path / "b.parquet")
     for name, content in (("a.parquet", b"x"), ("b.parquet", b"y")):
         (image,) = listed(tmp_path, name)[0].values()
         assert read_image(tmp_path, image, 100) == content
 
 
-@pytest.mark.parametrize(
-    ("label", "message"),
-    [
-        ("a" * 1001, "a label of more than 1000 characters: give it a short one"),
-        ("\u202etac", "no printable label"),
-    ],
-    ids=["long", "turned"],
-)
-def test_a_label_that_is_no_short_word_is_rejected(tmp_path, label, message):
-    write_rows(tmp_path / "a.parquet", [b"x"], [label])
-    found, rejected = listed(tmp_path, "a.parquet")
-    assert found == {} and [*rejected.values()] == [message]
-
-
 def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
     write_rows(tmp_path / "a.parquet", [b"x" * 1000] * 4, [0] * 4, group=4)
     monkeypatch.setattr(archives, "MOST_GROUP", 900)
-    words = r"a row group has \d+ bytes, .* write it anew with fewer rows in each"
-    with pytest.raises(InputError, match=words):
-        listed(tmp_path, "a.parquet")
+    said = r"a row group has \d+ bytes, .* write it anew with fewer rows in each"
+    refused(said, listed, tmp_path, "a.parquet")
 
 
 # What is read, and how much of it at once
@@ -260,8 +243,7 @@ def test_the_pass_over_a_tar_reads_headers_alone_and_an_image_is_read_where_it_l
         for number in range(1000):
             info = tarfile.TarInfo(f"cat/{number:04d}.png")
             info.size = 20 * 10**6
-            file.write(info.tobuf(tarfile.GNU_FORMAT))
-            file.write(picture(number))
+            file.write(info.tobuf(tarfile.GNU_FORMAT) + picture(number))
             file.seek(-(-info.size // 512) * 512 - len(picture(number)), os.SEEK_CUR)
         file.write(bytes(10240))
     tracemalloc.start()
@@ -341,14 +323,10 @@ def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_without_archiv
     assert state(tmp_path / "data", ["*.tar"], manifest) != first
 
 
-@pytest.mark.parametrize("place", [0, -1, "length"])
-def test_a_large_archive_is_told_by_its_size_and_both_ends(tmp_path, place):
-    content = bytearray(os.urandom(3 * 2**20))
-    (tmp_path / "a.tar").write_bytes(content)
-    first = archive_fingerprint(tmp_path, ["a.tar"])
-    if place == "length":
-        content.append(0)
-    else:
-        content[place] ^= 1
-    (tmp_path / "a.tar").write_bytes(content)
-    assert archive_fingerprint(tmp_path, ["a.tar"]) != first
+def test_a_large_archive_is_told_by_its_size_and_both_ends(tmp_path):
+    content, seen = os.urandom(3 * 2**20), set()
+    other = bytes([content[0] ^ 1]), bytes([content[-1] ^ 1])
+    for changed in (content, other[0] + content[1:], content[:-1] + other[1], content + b"\0"):
+        (tmp_path / "a.tar").write_bytes(changed)
+        seen.add(archive_fingerprint(tmp_path, ["a.tar"]))
+    assert len(seen) == 4

@@ -84,7 +84,7 @@ PICTURES = [  # image, format, options, its pixels, and how far from them they m
     *(
         (Image.new(mode, (3, 2), (*opaque, alpha)), "PNG", {}, over_white, 1)
         for mode, opaque in (("RGBA", (200, 0, 90)), ("LA", (120,)))
-        for alpha in (0, 1, 64, 128, 254, 255)
+        for alpha in (0, 64, 255)
         for over_white in [[255 + (value - 255) * alpha / 255 for value in (opaque * 3)[:3]]]
     ),
     (FRAMES[0], "GIF", {"save_all": True, "append_images": FRAMES[1:]}, (250, 0, 0), 0),
@@ -123,13 +123,12 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tol
     [
         (b"", "empty file"),
         (b"path,label\na.jpg,cat\n", "not an image"),
-        (encoded(Image.fromarray(NOISE), "JPEG")[:1500], "truncated"),
-        (encoded(Image.fromarray(NOISE), "PNG")[:5000], "truncated"),
-        (encoded(Image.fromarray(np.ones((4, 4), dtype=np.int32)), "TIFF"), "32-bit pixels"),
-        (encoded(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF"), "32-bit pixels"),
+        *((encoded(Image.fromarray(NOISE), kind)[:1500], "truncated") for kind in ("JPEG", "PNG")),
+        *((encoded(Image.fromarray(np.ones((4, 4), kind)), "TIFF"), "32-bit pixels")
+          for kind in ("int32", "float32")),
     ],
     ids=["empty", "text", "truncated JPEG", "truncated PNG", "mode I", "mode F"],
-)
+)  # fmt: skip
 def test_what_cannot_be_used_is_refused_with_the_reason(content, expected):
     assert reason(content).startswith(expected)
 
@@ -154,27 +153,21 @@ def test_the_limit_of_pillow_is_not_ours_and_stays_as_the_process_has_it(kind, m
         assert {*found} == {(64, 64)}
     with pytest.raises(Unusable):
         decode(content[:60], 64 * 64)
+    with any_size():  # a thread inside Pillow's check finds a number
+        assert 2 * Image.MAX_IMAGE_PIXELS > 10**18
     assert Image.MAX_IMAGE_PIXELS == 10
     with pytest.raises(Image.DecompressionBombError):
         Image.open(io.BytesIO(content))
 
 
-def test_a_thread_inside_pillow_s_check_finds_a_number_while_the_limit_is_lifted():
-    with any_size():
-        assert 2 * Image.MAX_IMAGE_PIXELS > 10**18
-
-
-def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():
+def test_an_image_of_a_pixel_more_than_max_pixels_or_than_50_to_1_is_refused_unread():
     assert decode(encoded(Image.new("RGB", (10, 10)), "PNG"), 100).size == (10, 10)
     more = reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100)
     assert more.startswith("absurdly large: 101 x 1 pixels")
-
-
-@pytest.mark.parametrize("size", [(1, 51), (51, 1), (1, 9999)])
-def test_a_thread_of_pixels_that_no_tower_could_resize_is_refused_unread(size):
-    content = encoded(Image.new("RGB", size), "PNG")
-    said = f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it"
-    assert reason(content) == reason(content[:-20]) == said
+    for size in ((1, 51), (51, 1)):
+        content = encoded(Image.new("RGB", size), "PNG")
+        said = f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it"
+        assert reason(content) == reason(content[:-20]) == said
     assert decode(encoded(Image.new("RGB", (2, 100)), "PNG"), LIMIT).size == (2, 100)
 
 
