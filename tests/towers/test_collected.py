@@ -70,8 +70,10 @@ def test_the_heads_of_libraries_are_found_by_themselves():
     feature = small.forward_head(small.forward_features(IMAGES), pre_logits=True)
     assert_gives(small, [IMAGES], feature, small(IMAGES), "fc")
     pooled = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1)
-    convolution = nn.Sequential(*pooled, nn.Conv2d(8, 5, 1), nn.Flatten())
-    assert_gives(convolution, [IMAGES], convolution[:2](IMAGES), convolution(IMAGES), "2")
+    for bias in (True, False):
+        model = nn.Sequential(*pooled, nn.Conv2d(8, 5, 1, bias=bias), nn.Flatten())
+        found = assert_gives(model, [IMAGES], model[:2](IMAGES), model(IMAGES), "2")
+        assert found.head.weight.shape == (5, 8) and found.head.bias.any() == bias
     linear = nn.Linear(8, 5)
     rows = IMAGES[0, 0, :, :8]
     assert_gives(linear, [rows], rows, linear(rows), "")
