@@ -113,10 +113,10 @@ def test_what_only_a_file_of_ones_own_may_have_needs_one_and_the_whole_transform
         with pytest.raises(ValueError, match=r"id 'resnet10t' must be pinned as name\.tag"):
             entry_of("resnet10t", weights, transform=TRANSFORM)
     for absent in TRANSFORM:
-        partial = {name: value for name, value in TRANSFORM.items() if name != absent}
+        rest = {name: value for name, value in TRANSFORM.items() if name != absent}
         words = rf"has no tag.* write a tag.*{absent} under transform"
         with pytest.raises(ValueError, match=words):
-            entry_of("resnet10t", "file:checkpoints/x.pth", transform=partial)
+            entry_of("resnet10t", "file:checkpoints/x.pth", transform=rest)
 
 
 def without_head(state):
