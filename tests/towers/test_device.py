@@ -78,6 +78,7 @@ def test_a_job_without_a_gpu_computes_on_the_cpu(monkeypatch, hidden):
         ((9, 0), "sm_80 sm_90a", True),
         ((12, 1), "sm_90 compute_90", True),
         ((8, 9), "sm_100 compute_120", False),
+        ((8, 9), "", True),  # a build that does not say
     ],
 )
 def test_a_card_that_a_build_of_pytorch_has_no_code_for_is_refused(
@@ -102,6 +103,7 @@ def test_a_card_that_a_build_of_pytorch_has_no_code_for_is_refused(
     ("words", "of_size"),
     [
         ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`", False),
+        ("GET was unable to find an engine to execute this computation", False),
         ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
         ("Input type (torch.cuda.FloatTensor) and weight type should be the same", False),
         ("mat1 and mat2 shapes cannot be multiplied (1x8 and 4x2)", True),
