@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
+
+from singflow.errors import InputError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,3 +29,18 @@ def torch_home(tmp_path, monkeypatch):
     folder = tmp_path / "torch/hub/checkpoints"
     folder.mkdir(parents=True)
     return folder
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """A call in an empty folder is refused in one line, and nothing in its input is run."""
+    monkeypatch.chdir(tmp_path)
+
+    def refused(said, call, *given):
+        with pytest.raises(InputError, match=said) as found:
+            call(*given)
+        shown = str(found.value)
+        assert len(shown) < 2000 and not set(shown) & {"\n", "\x1b"} and "weights_only" not in shown
+        assert not Path("executed").exists()
+
+    return refused

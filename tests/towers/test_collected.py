@@ -47,7 +47,7 @@ def test_a_nested_head_is_found_and_the_rows_are_those_of_torch_to_the_bit():
     model = Nested()
     twin = deepcopy(model).eval()
     found = singflow.collect(model, LOADER)
-    assert found.head_path == "backbone.classifier.1" and found.labels.tolist() == LABELS.tolist()
+    assert found.head_path == HEAD and found.labels.tolist() == LABELS.tolist()
     for rows, part in ((found.features, twin.pooled), (found.logits, twin)):
         expected = torch.cat([part(images) for images, _ in LOADER])
         assert torch.equal(torch.from_numpy(rows), expected)
@@ -56,8 +56,8 @@ def test_a_nested_head_is_found_and_the_rows_are_those_of_torch_to_the_bit():
     model.backbone.classifier[1].weight.add_(1)  # which is not the weight in what was collected
     assert np.array_equal(found.head.weight, before.head.weight)
     assert repr(found).startswith("7 rows with labels: 8 features before the head 'backbone.class")
-    for head in ("backbone.classifier.1", model.backbone.classifier[1]):
-        assert singflow.collect(model, LOADER, head).head_path == "backbone.classifier.1"
+    for head in (HEAD, model.backbone.classifier[1]):
+        assert singflow.collect(model, LOADER, head).head_path == HEAD
 
 
 @torch.no_grad()
@@ -70,8 +70,10 @@ def test_the_heads_of_libraries_are_found_by_themselves():
     feature = small.forward_head(small.forward_features(IMAGES), pre_logits=True)
     assert_gives(small, [IMAGES], feature, small(IMAGES), "fc")
     pooled = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1)
-    convolution = nn.Sequential(*pooled, nn.Conv2d(8, 5, 1), nn.Flatten())
-    assert_gives(convolution, [IMAGES], convolution[:2](IMAGES), convolution(IMAGES), "2")
+    for bias in (True, False):
+        model = nn.Sequential(*pooled, nn.Conv2d(8, 5, 1, bias=bias), nn.Flatten())
+        found = assert_gives(model, [IMAGES], model[:2](IMAGES), model(IMAGES), "2")
+        assert found.head.weight.shape == (5, 8) and found.head.bias.any() == bias
     linear = nn.Linear(8, 5)
     rows = IMAGES[0, 0, :, :8]
     assert_gives(linear, [rows], rows, linear(rows), "")
@@ -90,7 +92,7 @@ def test_a_layer_that_runs_after_the_head_is_not_the_head():
         def forward(self, images):
             return super().forward(images), self.spare(self.pooled(images))
 
-    assert singflow.collect(Auxiliary(), LOADER).head_path == "backbone.classifier.1"
+    assert singflow.collect(Auxiliary(), LOADER).head_path == HEAD
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
@@ -109,29 +111,30 @@ def test_mappings_of_transformers_are_keyword_arguments(kind):
     assert singflow.collect(model, [{"pixel_values": IMAGES}]).labels is None
 
 
-@pytest.mark.parametrize(
-    "after",
-    [
-        lambda logits: (logits, "more"),
-        lambda logits: {"logits": logits, "loss": 0},
-        lambda logits: SimpleNamespace(logits=logits),
-    ],
-)
-def test_logits_are_found_in_what_a_model_returns(after):
-    plain = singflow.collect(Nested(), LOADER)
-    assert np.array_equal(singflow.collect(Nested(after), LOADER).logits, plain.logits)
+def test_logits_are_an_attribute_of_what_a_model_returns():
+    found = singflow.collect(Nested(lambda logits: SimpleNamespace(logits=logits)), LOADER)
+    assert np.array_equal(found.logits, singflow.collect(Nested(), LOADER).logits)
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+class ByKeyword(Nested):
+    def forward(self, images):
+        return self.backbone.classifier[1](input=self.pooled(images))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("network", [Nested, ByKeyword])
 @torch.no_grad()
-def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
-    model = Nested().to(kind).eval()
-    features = model.pooled(IMAGES.to(kind)).float()
+def test_a_head_is_compared_in_float32_and_its_own_forward_function_is_run(network, kind):
+    model = network().to(kind).eval()
     head = model.backbone.classifier[1]
+    features = model.pooled(IMAGES.to(kind)).float()
     logits = features @ head.weight.float().T + head.bias.float()
-    found = assert_gives(model, [IMAGES], features, logits, "backbone.classifier.1")
-    assert found.max_error < 1e-6
+    assert assert_gives(model, [IMAGES], features, logits, HEAD).max_error < 1e-6
     assert head.weight.dtype == model(IMAGES.to(kind)).dtype == kind
+    head.forward = MethodType(lambda self, input: 2 * type(self).forward(self, input), head)
+    with pytest.raises(InputError, match=r"W f \+ b differs from the model's logits"):
+        singflow.collect(model, [IMAGES], HEAD)
+    assert isinstance(head.forward, MethodType) and head.forward.__self__ is head
 
 
 def test_under_autocast_the_head_is_computed_in_float32():
@@ -185,7 +188,7 @@ def fails():
         (lambda: LOADER, None, None),
         (fails, None, RuntimeError),
         (lambda: LOADER, "spare", InputError),
-        (lambda: [torch.zeros(2, 5, 8, 8)], "backbone.classifier.1", RuntimeError),
+        (lambda: [torch.zeros(2, 5, 8, 8)], HEAD, RuntimeError),
     ],
 )
 def test_the_model_is_as_before_also_after_an_error(loader, head, error):
@@ -215,46 +218,81 @@ def test_a_model_that_changes_its_weights_in_evaluation_changes_them_back():
     torch.testing.assert_close(model.spare.weight.detach(), before)
 
 
-class ByKeyword(Nested):
-    def forward(self, images):
-        return self.backbone.classifier[1](input=self.pooled(images))
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-@torch.no_grad()
-def test_a_head_is_called_by_keyword_and_its_own_forward_function_is_run(kind):
-    model = ByKeyword().to(kind).eval()
-    head = model.backbone.classifier[1]
-    features = model.pooled(IMAGES.to(kind)).float()
-    logits = features @ head.weight.float().T + head.bias.float()
-    assert_gives(model, [IMAGES], features, logits, HEAD)
-    head.forward = MethodType(lambda self, input: 2 * type(self).forward(self, input), head)
-    with pytest.raises(InputError, match=r"W f \+ b differs from the model's logits"):
-        singflow.collect(model, [IMAGES], HEAD)
-    assert isinstance(head.forward, MethodType) and head.forward.__self__ is head
-
-
 def drawing(sampler, **options):
     return DataLoader(TensorDataset(IMAGES), sampler=sampler, **options)
 
 
+RANDOM = data.BatchSampler(data.RandomSampler(range(7)), 3, False)
 SHUFFLING = [
     DataLoader(TensorDataset(IMAGES), 3, shuffle=True),
     drawing(data.SubsetRandomSampler(range(3))),
     drawing(data.WeightedRandomSampler([1.0] * 7, 7)),
-    drawing(data.BatchSampler(data.RandomSampler(range(7)), 3, False), batch_size=None),
-    DataLoader(
-        TensorDataset(IMAGES),
-        batch_sampler=data.BatchSampler(data.RandomSampler(range(7)), 3, False),
-    ),
+    drawing(RANDOM, batch_size=None),
+    DataLoader(TensorDataset(IMAGES), batch_sampler=RANDOM),
     drawing(data.DistributedSampler(range(7), 1, 0, shuffle=True)),
 ]
+BYTES = (255 * IMAGES).to(torch.uint8)
+INFINITE = IMAGES.index_fill(0, torch.tensor([5]), torch.inf)
 
 
-@pytest.mark.parametrize("loader", SHUFFLING)
-def test_a_loader_that_shuffles_is_refused(loader):
-    with pytest.raises(InputError, match=r"loader: shuffles, so that .*: make it with shuffle=Fa"):
-        singflow.collect(Nested(), loader)
+@pytest.mark.parametrize(
+    ("loader", "said"),
+    [
+        *((loader, "shuffles, so that .*: make it with shuffle=False$") for loader in SHUFFLING),
+        ([], "gave no batch: its data set is empty, or it is an iterator that was used$"),
+        ([LOADER[0], (IMAGES[:1], ["ant"])], "batch 1 has other labels than those before: give in"),
+        (["photo.jpg"], "batch 0 is a str: give tensors of images, tuples of "),
+        ([(IMAGES, LABELS[:3])], r"batch 0 has labels of shape \(3,\) for 7 rows: give one label"),
+        ([(IMAGES, torch.rand(7))], "labels are float32, not integers or texts: convert"),
+        ([IMAGES, INFINITE], "features hold NaN or infinite values, first in row 12: "),
+        (TensorDataset(IMAGES), r"is a data set, .*: write torch\.utils"),
+        (IMAGES, r"is one array: give a list of batches, as in \[images\]$"),
+        (IMAGES.numpy(), "is one array: "),
+        ([(BYTES, LABELS)], "holds images of uint8: let the data set convert "),
+        ([{"images": BYTES}], "holds images of uint8: "),
+    ],
+)
+def test_a_loader_that_gives_no_rows_in_a_fixed_order_is_refused(refused, loader, said):
+    refused(f"^(loader: )?{said}", singflow.collect, Nested(), loader)
+
+
+class Early(Nested):
+    """The head is applied to every position, and then pooled."""
+
+    def forward(self, images):
+        values = self.backbone[:3](images).movedim(1, -1)
+        return self.backbone.classifier(values).mean(dim=(1, 2))
+
+
+class Twice(Nested):
+    def forward(self, images):
+        return super().forward(images.flip(3)) * 0 + super().forward(images)
+
+
+NAME = r': name the last linear layer, as in head="fc", of a model that returns logits$'
+FOUR = Nested(lambda logits: logits[:, :4])
+
+
+@pytest.mark.parametrize(
+    ("model", "head", "said"),
+    [
+        (Nested(), "fc", f"^collect: has no module 'fc'{NAME}"),
+        (Nested(), "backbone.1", f"is BatchNorm2d, not a linear layer or 1 x 1 convolution{NAME}"),
+        (Nested(), "spare", f"^collect: never ran the head 'spare'{NAME}"),
+        (Nested(), nn.Linear(8, 5), f"^collect: head is a Linear of another model{NAME}"),
+        (Nested(), 5, f"^collect: head is 5, not a path or a module{NAME}"),
+        (Twice(), None, f"the head '{HEAD}' 2 times in a pass{NAME}"),
+        (Early(), None, rf"has shape \(4, 30, 30, 8\), not \(n, 8\): .* before pooling{NAME}"),
+        (Nested(lambda x: 2 * x), None, f"differs from .* logits by .*, or a softmax or .*{NAME}"),
+        (FOUR, HEAD, f"the head '{HEAD}' gives 5 numbers, but the model 4{NAME}"),
+        (FOUR, None, f"no linear layer or 1 x 1 convolution of the model has 4 outputs{NAME}"),
+        (Nested(lambda x: x[:, 0]), None, r"is of shape \(4,\), not logits \(n, C\): return the l"),
+        (Nested(lambda _: "five"), None, r"the model's output is str, not logits"),
+        (torch.sin, None, r"model is builtin_f.*, not a torch\.nn\.Module: wrap it in one$"),
+    ],
+)
+def test_a_model_without_such_a_head_is_refused(refused, model, head, said):
+    refused(said, singflow.collect, model, LOADER, head)
 
 
 def test_loaders_that_keep_their_order_are_read():
@@ -306,7 +344,7 @@ def test_hooks_run_in_a_model_that_is_compiled():
     for model in (in_place, wrapped):
         found = singflow.collect(model, LOADER)
         assert np.array_equal(found.features, plain.features)
-        assert found.head_path.endswith("backbone.classifier.1")
+        assert found.head_path.endswith(HEAD)
 
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn

@@ -15,7 +15,6 @@ from singflow.analyses.geometry import null_space
 from singflow.errors import InputError
 from singflow.towers import extraction
 from singflow.towers.classifiers import load_classifier
-from singflow.towers.device import pick_device
 from singflow.towers.extraction import (
     fold_batch_norms,
     run_batches,
@@ -56,14 +55,13 @@ def predicted(classifier, features):
 
 
 def test_features_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged):
-    whole, image_id, view = views_of(lite0, packaged, slice(0, 9))
-    assert np.array_equal(image_id, np.repeat(np.arange(9), 3))
+    whole, image_id, view = views_of(lite0, packaged, slice(0, 6))
+    assert np.array_equal(image_id, np.repeat(np.arange(6), 3))
     assert np.array_equal(view[:4], [0, 1, 2, 0])
-    order = np.random.default_rng(1).permutation(9)
-    shards = [views_of(lite0, packaged, slice(*ends)) for ends in ((0, 2), (2, 5), (5, 9))]
+    order = np.random.default_rng(1).permutation(6)
+    shards = [views_of(lite0, packaged, slice(*ends)) for ends in ((0, 1), (1, 4), (4, 6))]
     runs = {
-        "batches of 5": views_of(lite0, packaged, slice(0, 9), batch_size=5),
-        "batches of 32": views_of(lite0, packaged, slice(0, 9), batch_size=32),
+        "batches of 5": views_of(lite0, packaged, slice(0, 6), batch_size=5),
         "three shards": [np.concatenate(parts) for parts in zip(*shards, strict=True)],
         "shuffled rows": views_of(lite0, packaged, order),
     }
@@ -160,24 +158,26 @@ def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged)
     found, *_ = views_of(classifier, packaged, views=1)
     assert_close(found, expected)
     assert (predicted(classifier, found) == manifest["class_index"]).mean() >= 0.85
-    for options in ({}, {"threads": 1}, {"threads": 3}, {"batch_size": 32}):
-        assert np.array_equal(views_of(classifier, packaged, views=1, **options)[0], found), options
+    again, *_ = views_of(classifier, packaged, views=1, threads=3, batch_size=32)
+    assert np.array_equal(again, found)
 
 
-def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
-    exact, *_ = views_of(lite0, packaged, slice(0, 10), views=1)
-    for precision, largest in (("float16", 0.02), ("bfloat16", 0.1)):
-        found, *_ = views_of(lite0, packaged, slice(0, 10), views=1, precision=precision)
-        error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
-        assert found.dtype == np.float32 and 1e-4 < error.max() < largest, precision
-        agreed = predicted(lite0, found) == predicted(lite0, exact)
-        assert agreed.mean() >= 0.9
+@pytest.fixture(scope="module")
+def exact(lite0, packaged):
+    return views_of(lite0, packaged, slice(0, 4), views=1)[0]
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
-def test_the_removed_part_changes_no_logit_of_a_feature_in_any_precision(packaged, precision):
-    lite0 = load_classifier(LITE0)
+@pytest.mark.parametrize(
+    ("precision", "least", "most"),
+    [("float32", -1, 1e-9), ("tf32", -1, 1e-9), ("float16", 1e-4, 0.02), ("bfloat16", 1e-4, 0.1)],
+)
+def test_in_any_precision_features_are_close_and_the_removed_part_changes_no_logit(
+    lite0, packaged, exact, precision, least, most
+):
     features, *_ = views_of(lite0, packaged, slice(0, 4), views=1, precision=precision)
+    error = np.linalg.norm(features - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert features.dtype == np.float32 and least < error.max() < most
+    assert np.array_equal(predicted(lite0, features), predicted(lite0, exact))
     assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
     assert torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
     weight, features = lite0.weight.double().numpy(), features.astype(np.float64)
@@ -267,16 +267,6 @@ def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, pa
     (tmp_path / path).write_bytes((root / path).read_bytes() + b"x")
     with pytest.raises(InputError, match=f"{path}: has changed since the manifest"):
         views_of(lite0, (tmp_path, manifest), slice(0, 1))
-
-
-def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == pick_device("cpu") == CPU
-    with pytest.raises(InputError, match="device is cuda, but PyTorch sees no GPU"):
-        pick_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    types = [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")]
-    assert types == ["cuda", "cuda", "cpu"]
 
 
 def test_statistics_are_of_rows_and_count_what_is_not_finite():

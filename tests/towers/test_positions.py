@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
@@ -9,17 +10,13 @@ from torch.nn import functional
 
 from singflow.analyses.geometry import null_space
 from singflow.analyses.maps import contributions
-from singflow.config.reading import read_yaml
-from singflow.config.registry import resolve_models
-from singflow.config.sections import PACKAGE_DATA
-from singflow.towers.classifiers import load_classifier
+from singflow.towers.classifiers import load_classifier, with_head
 from singflow.towers.positions import split_by_position
+from singflow.towers.views import from_timm
 from singflow.translators.ridge import Affine
-from tests.towers.models import entry_of
-from tests.towers.test_classifiers import classifier_of, pictures
+from tests.towers.models import RESNET, entry_of, pictures
+from tests.towers.test_classifiers import REGISTRY
 
-MODELS = PACKAGE_DATA / "models.yaml"
-REGISTRY = resolve_models(MODELS, list(read_yaml(MODELS)))
 # The paper's models, with the smallest sibling of each large one.
 SIBLINGS = {
     "swin_large": "swin_tiny_patch4_window7_224.ms_in22k_ft_in1k",
@@ -114,23 +111,22 @@ def test_tokens_that_are_no_grid_have_no_positions():
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "densenet121", "dinov2_large"])
-@pytest.mark.parametrize("size", [(640, 400), (300, 900)])
-def test_a_dot_lies_where_the_seen_part_says(name, size):
+def test_a_dot_lies_where_the_seen_part_says(name):
     preprocess = of_paper(name).preprocess
-    left, top, right, bottom = preprocess.seen(*size)
-    at = 0.5 + 0.1, 0.5 - 0.05
-    picture = Image.new("RGB", size, "black")
-    x, y = (round(share * side) for share, side in zip(at, size, strict=True))
-    ImageDraw.Draw(picture).rectangle((x - 6, y - 6, x + 6, y + 6), fill="white")
-    tensor = preprocess.whole(picture)[0].double()
-    tensor = tensor - tensor.min()
-    rows, columns = (tensor.sum(dim=axis) / tensor.sum() for axis in (1, 0))
-    found = [
-        float((line * (torch.arange(len(line)) + 0.5)).sum()) / len(line)
-        for line in (columns, rows)
-    ]
-    assert left + found[0] * (right - left) == pytest.approx(at[0], abs=0.005)
-    assert top + found[1] * (bottom - top) == pytest.approx(at[1], abs=0.005)
+    for size in ((640, 400), (300, 900)):
+        left, top, right, bottom = preprocess.seen(*size)
+        picture = Image.new("RGB", size, "black")
+        x, y = round(0.6 * size[0]), round(0.45 * size[1])
+        ImageDraw.Draw(picture).rectangle((x - 6, y - 6, x + 6, y + 6), fill="white")
+        seen = preprocess.whole(picture)[0].double()
+        rows, columns = torch.nonzero(seen > seen.mean(), as_tuple=True)
+        across, down = (columns.double().mean() + 0.5, rows.double().mean() + 0.5)
+        width, height = seen.shape[1], seen.shape[0]
+        assert left + across / width * (right - left) == pytest.approx(0.6, abs=0.005)
+        assert top + down / height * (bottom - top) == pytest.approx(0.45, abs=0.005)
+
+
+PREPROCESS = from_timm(timm.create_model(RESNET), None)
 
 
 class Odd(nn.Module):
@@ -156,8 +152,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize("pools", [True, False])
 def test_means_and_norms_elsewhere_in_a_model_do_not_disturb(pools):
     torch.manual_seed(0)
-    entry = entry_of(classes=5, class_names=list("abcde"))
-    classifier = classifier_of(Odd(pools), ["head"], entry)
+    classifier = with_head(Odd(pools), ["head"], entry_of(classes=5), PREPROCESS)
     found = split_by_position(classifier, pictures(2))
     assert (found.parts is not None) == pools
     if pools:

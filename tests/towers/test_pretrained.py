@@ -10,6 +10,7 @@ import torch
 import transformers
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
@@ -28,6 +29,7 @@ from tests.towers.tiny_transformers import (
     DIMS,
     LONGEST,
     SIDE,
+    VISION,
     fine_tuned,
     save_classifier,
     save_dual_encoder,
@@ -172,8 +174,7 @@ def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(m
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_a_fine_tuned_classifier_gives_the_librarys_own_logits(kind, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_fine_tuned_classifier_gives_the_librarys_own_logits(kind, refused):
     folder = Path("checkpoints") / kind
     model = save_classifier(kind, folder)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
@@ -188,3 +189,73 @@ def test_a_fine_tuned_classifier_gives_the_librarys_own_logits(kind, tmp_path, m
             features = ours(ours.preprocess.whole(image)[None])
         torch.testing.assert_close(ours.logits(features), theirs, rtol=0, atol=1e-5)
         assert ours.weight.shape[0] == 5
+    two = fine_tuned(kind, class_names=["ant", "bee"])
+    refused("the head has 5 classes, its class list 2: name a file", load_classifier, two)
+
+
+def drop(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def of_any_shape(folder):
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"model_type": "clip"', '"model_type": "siglip2"'))
+
+
+def pickled(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def without_texts(folder):
+    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).save_pretrained(folder)
+
+
+def without_weights_of_texts(folder):
+    state = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("text_model")}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def larger_images(folder):
+    processor = transformers.CLIPImageProcessor(crop_size={"height": 48, "width": 48})
+    (folder / "processor_config.json").unlink()
+    processor.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (drop("tokenizer.json"), r"clip: .* its tokenizer .* tokenizer\.save_pretrained"),
+        (drop("processor_config.json"), r"its image processor .* image_processor\.save_pretrained"),
+        (pickled, r"transformers cannot build it \(OSError: .*no file named model\.safetensors"),
+        (of_any_shape, r"SigLIP 2 .* any shape \(NaFlex\), .* of fixed size"),
+        (without_texts, "some/clip: CLIPVisionModel gives no embeddings of images"),
+        (without_weights_of_texts, r"lack text_model\..* and 30 more of a CLIPModel, .*: save"),
+        (larger_images, r"tower cannot run on images of \(48, 48\) pixels \(Val"),
+    ],
+)
+def test_a_folder_that_holds_no_whole_dual_encoder_is_refused(models, refused, change, said):
+    def run(entry):
+        tower = load_image_tower(entry)
+        tower(tower.preprocess.whole(noise(60, 40))[None])
+
+    change(Path("checkpoints/clip"))
+    refused(said, run, space("clip"))
+
+
+def test_what_does_not_belong_to_a_dual_encoder_is_refused(models, refused):
+    refused(
+        "gives 12 dimensions, not 16: correct `dim`",
+        load_image_tower(space("clip", dim=16)), torch.ones(1, 3, SIDE, SIDE),
+    )  # fmt: skip
+    shutil.copy("checkpoints/siglip2/tokenizer.json", "checkpoints/siglip")
+    embed = load_text_tower(space("siglip")).embed
+    refused("more tokens than the 29 of its model: save the", embed, ["a dog", "a xylophone"])
+    file = space("clip", "file:checkpoints/clip/config.json")
+    refused(r"config\.json: name the folder that save_pretrained wrote", load_text_tower, file)
+    said = r"config/{}\.yaml must give its `config` and `transform`"
+    refused(said.format("spaces"), load_image_tower, space("clip", "random"))
+    refused(said.format("models"), load_classifier, fine_tuned("vit", weights="random"))
+    with pytest.raises(ValueError, match="weights of a transformers space are hub, random or fi"):
+        space("clip", "package:x")
