@@ -26,7 +26,7 @@ SEED, IMAGES, SIDE, MIXED = 0, 400, 32, 20
 
 
 def small(identifier, weights, **fields):
-    transform = {"input_size": SIDE, "crop_pct": 1.0}
+    transform = {"input_size": [3, SIDE, SIDE], "crop_pct": 1.0}
     return {"source": "timm", "id": identifier, "weights": weights, "transform": transform} | fields
 
 
