@@ -110,8 +110,8 @@ def _transform(value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, 
     for key in TRIPLES & value.keys():
         if not isinstance(value[key], list) or len(value[key]) != 3:
             raise ValueError(
-                f"{key} {value[key]!r} must be three numbers: write input_size: [3, height, width], "
-                "mean: [red, green, blue], std alike"
+                f"{key} {value[key]!r} must be three numbers: write input_size: [3, height, "
+                "width], mean: [red, green, blue], std alike"
             )
     return {key: value[key] for key in TRANSFORMS[source] if key in value}
 
