@@ -135,13 +135,8 @@ def test_what_cannot_be_loaded_or_would_replace_something_else_is_not_written(tm
         message = r"README.md: is no card of a translator.*another fol"
         refused(message, translator().save_pretrained, tmp_path)
         assert [path.read_text() for path in tmp_path.iterdir()] == [text]
-
-
-def test_a_folder_without_a_translator_and_a_revision_of_a_folder_are_refused(tmp_path):
-    read = Translator.from_pretrained
-    refused(rf"^{tmp_path / FILE}: no such file: name a linear.safetensors", read, tmp_path)
     message = rf"^{tmp_path}: is a folder, which has no revision 'v1'"
-    refused(message, read, tmp_path, revision="v1")
+    refused(message, Translator.from_pretrained, tmp_path, revision="v1")
 
 
 def test_neither_the_package_nor_what_steps_read_with_loads_the_client_of_the_hub():
@@ -153,9 +148,9 @@ def test_neither_the_package_nor_what_steps_read_with_loads_the_client_of_the_hu
 def test_what_is_pushed_comes_back_from_each_revision_bit_for_bit(tmp_path, monkeypatch):
     name, (first, second) = "lab/lite0-minilm", (translator(0), translator(1, {}))
     with running() as hub:
-        hub.reached_by(monkeypatch, tmp_path)
-        pushed = first.push_to_hub(name, private=True, commit_message="The first", token="hf_x")
-        second.push_to_hub(name, token="hf_x")
+        hub.reached_by(monkeypatch, tmp_path / "cache")
+        pushed = first.push_to_hub(name, private=True, commit_message="The first")
+        second.push_to_hub(name)
         commit, held = pushed.rsplit("/", 1)[1], hub.repositories[name]
         older = Translator.from_pretrained(name, revision=commit)
         assert_same(older, first)
