@@ -85,10 +85,18 @@ def write(models, spaces, **study):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-@pytest.fixture
-def hub():
+@pytest.fixture(scope="module")
+def address():
+    """One hub for all tests: transformers keeps the address that it met first."""
     with running() as hub:
         yield hub
+
+
+@pytest.fixture
+def hub(address):
+    address.repositories.clear()
+    address.requests.clear()
+    return address
 
 
 @pytest.fixture
