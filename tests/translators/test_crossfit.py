@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
@@ -45,11 +44,9 @@ class Study:
         self.training = train | ((fold == 0) & bool(folds))
         self.unseen = [self.training & (fold == number) for number in range(folds)] or [~train]
 
-    def sums(self, order=None, cuts=()):
+    def sums(self):
         sums = GroupSums(split(self.manifest, self.folds))
-        arrays = self.features, self.embeddings, self.image, self.view
-        for rows in np.split(np.arange(len(self.image)) if order is None else order, cuts):
-            sums.update(*(array[rows] for array in arrays))
+        sums.update(self.features, self.embeddings, self.image, self.view)
         return sums
 
     def ridge(self, penalty, rows):
@@ -124,11 +121,8 @@ def validation_of(errors, lambdas, n=(10, 10)):
     return crossfit.Validation(lambdas, errors, np.ones(len(n)), np.array(n))
 
 
-def test_the_best_lambda_is_at_the_edge_when_it_is_the_least_or_the_largest_of_several():
+def test_the_best_lambda_is_at_the_edge_by_its_value_and_the_last_of_equal_ones():
     for lambdas, totals, best, at_edge in (
-        ([1, 2, 3], [3, 1, 2], 2, False),
-        ([1, 2, 3], [1, 2, 3], 1, True),
-        ([1, 2, 3], [3, 2, 1], 3, True),
         ([2, 1, 3], [1, 2, 3], 2, False),
         ([3, 1, 2], [1, 2, 3], 3, True),
         ([1, 2, 3], [1, 1, 2], 2, False),
@@ -145,7 +139,6 @@ def test_lambdas_within_one_standard_error_are_counted_over_the_folds_that_judge
     validation = validation_of(errors, [1, 2, 3, 4], n=(10, 20, 0))
     assert validation.best == 1
     assert validation.within_one_error == [1, 2, 3]
-    assert validation_of([[3, 2, 1]], [1, 2, 3], n=(10,)).within_one_error == [3]
     assert validation_of([[3, 2, 1], [0, 0, 0]], [1, 2, 3], n=(10, 0)).within_one_error == [3]
 
 
@@ -168,19 +161,6 @@ def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_is_predic
     mean = study.embeddings[~study.unseen[0]].mean(axis=0)
     np.testing.assert_allclose(made.solve(0.0).bias, mean)
     assert not cross_validate(sums, LAMBDAS).r2.any()
-
-
-@pytest.mark.parametrize(
-    "setting", [{"n": 2, "folds": 2}, {"n": 2, "folds": 0}, {"n": 3, "folds": 3, "given": 1}]
-)
-def test_what_is_fitted_on_a_single_row_predicts_its_embedding_for_every_image(setting):
-    sums = Study(0, views=1, **setting).sums()
-    made = sums.of(sums.split.fits[0][0])
-    alone = crossfit.ridge(made, 1.0)
-    assert made.n == 1 and not alone.weight.any()
-    np.testing.assert_array_equal(alone.bias, made.embedding_mean)
-    validation = cross_validate(sums, LAMBDAS)
-    assert validation.errors.any() and not validation.r2.any() and not validation.at_edge
 
 
 def test_sums_without_rows_are_refused():
@@ -229,8 +209,7 @@ def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
 
 def test_training_images_in_fewer_than_two_folds_are_refused():
     fix = r"at least two folds: add images, or write translator\.reference: packaged"
-    one = [("train", 1), (HELD, 2), (HELD, 3)]
-    for images in ([(HELD, 0)] * 3, [("train", 1)] * 3, one, [(HELD, 1)]):
+    for images in ([("train", 1), (HELD, 2), (HELD, 3)], [(HELD, 1)]):
         message = f"cross-fitting needs training images in {fix}"
         refused(message, split, manifest_of(*images), 4)
 
@@ -261,18 +240,13 @@ def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dty
         for image, row in zip(image_id, features, strict=True)
     ]
     np.testing.assert_allclose(found, np.reshape(expected, (n, 3)), rtol=0, atol=DIGITS[dtype])
+    factors = np.arange(1, folds + 2)
+    by = iter(factors)
+    times = translators.map(lambda of: Affine((factor := next(by)) * of.weight, factor * of.bias))
+    expected = factors[times.member_of[image_id], None] * np.reshape(expected, (n, 3))
+    np.testing.assert_allclose(times(features, image_id), expected, atol=5 * DIGITS[dtype])
+    assert times.member_of is translators.member_of and times.fold is translators.fold
     parts = dict(translators.parts(image_id))
     assert sorted(np.concatenate([np.zeros(0, int), *parts.values()])) == list(range(n))
     for place, rows in parts.items():
         assert len(rows) and (translators.member_of[image_id[rows]] == place).all()
-
-
-def test_what_is_made_of_each_map_keeps_the_places():
-    generator = np.random.default_rng(0)
-    translators, numbers = cross_fitted(generator, 3), iter(range(1, 5))
-    doubled = translators.map(lambda of: Affine((by := next(numbers)) * of.weight, by * of.bias))
-    features, image_id = generator.standard_normal((30, 4)), generator.integers(0, 12, 30)
-    factors = np.array([1, 2, 3, 4])[translators.member_of[image_id], None]
-    expected = factors * translators(features, image_id)
-    np.testing.assert_allclose(doubled(features, image_id), expected)
-    assert doubled.member_of is translators.member_of and doubled.fold is translators.fold

