@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,7 +37,8 @@ PICTURES = read_yaml(ROOT / "params.yaml")["pictures"]
 CONSE = read_yaml(PACKAGE_DATA / "spaces.yaml")["conse_minilm"]
 CLIP = {"source": "open_clip", "id": "tiny/published", "dim": 256}
 SHARDED = {"source": "transformers", "id": "some/siglip", "dim": 16, "revision": "v1.0"}
-# Programs list the sockets that they open.
+# Every Python program of the test knows a small model of open_clip, whose tokenizer is in the hub,
+# and lists the sockets that it opens.
 SITE = """
 import os, sys
 opened = sys.opened = []
@@ -46,11 +48,20 @@ def refuse(event, _):
         raise PermissionError("a socket")
 sys.addaudithook(refuse)
 """
+OWN = """
+import open_clip
+open_clip.add_model_config("tiny.json")
+open_clip.pretrained._PRETRAINED["tiny"] = {"published": {"hf_hub": "some/clip/"}}
+"""
+PREFETCH = f"""
+import sys{OWN}
+from singflow.commands import main
+sys.argv = ["singflow", "prefetch"]
+main()
+"""
 NOTEBOOK = f"""
 from huggingface_hub import constants
-import open_clip, socket, sys, timm
-open_clip.add_model_config("tiny.json")
-open_clip.pretrained._PRETRAINED["tiny"] = {{"published": {{"hf_hub": "some/clip/"}}}}
+import socket, sys, timm{OWN}
 import singflow
 from singflow.towers.classifiers import weights_sha256
 assert not constants.HF_HUB_OFFLINE
@@ -85,18 +96,10 @@ def write(models, spaces, **study):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def address():
-    """One hub for all tests: transformers keeps the address that it met first."""
+@pytest.fixture
+def hub():
     with running() as hub:
         yield hub
-
-
-@pytest.fixture
-def hub(address):
-    address.repositories.clear()
-    address.requests.clear()
-    return address
 
 
 @pytest.fixture
@@ -117,10 +120,10 @@ def place(tmp_path, hub, monkeypatch):
     return tmp_path
 
 
-def python(*words):
+def python(*words, status=0):
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stderr
+    return done
 
 
 def published(hub, name, files, branch="main"):
@@ -136,9 +139,7 @@ def weights_of(model, seed=0):
     return {"model.safetensors": save(model.state_dict())}
 
 
-def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(
-    place, hub, monkeypatch, capsys
-):
+def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(place, hub):
     save_dual_encoder("siglip", place / "siglip", max_shard_size="8KB")
     sharded = files_of(place / "siglip")
     assert sum(name.endswith(".safetensors") for name in sharded) > 2
@@ -146,9 +147,6 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(
     config = open_clip.get_model_config(OPEN_CLIP)
     config["text_cfg"] |= {"hf_tokenizer_name": "some/words"}
     (place / "tiny.json").write_text(json.dumps(config))
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", config)
-    published_as = {"published": {"hf_hub": "some/clip/"}}
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", published_as)
     clip = weights_of(open_clip.create_model(OPEN_CLIP))["model.safetensors"]
     commits = {
         SMALL: published(hub, SMALL, weights_of(timm.create_model(RESNET))),
@@ -157,8 +155,7 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(
         "some/words": published(hub, "some/words", words),
     }
     write({SMALL: None, "efficientnet_lite0": LITE0}, {"clip": CLIP, "sharded": SHARDED})
-    prefetch(Path("params.yaml"))
-    told = capsys.readouterr().out
+    told = python("-c", PREFETCH).stdout
     found = {}
     for name, of in ((SMALL, SMALL), ("clip", "some/clip"), ("sharded", "some/siglip")):
         line = rf"^{name}: {of}@{commits[of][:12]}, weights ([0-9a-f]{{16}}), [\d.]+ s$"
@@ -168,10 +165,10 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(
 
     published(hub, SMALL, weights_of(timm.create_model(RESNET), seed=1))  # which nothing must take
     asked = len(hub.requests)
-    monkeypatch.setenv("NO_SOCKETS", "")
+    os.environ["NO_SOCKETS"] = ""
     absent = CLIP | {"id": "ViT-B-16-SigLIP/webli", "dim": 768}
     write({SMALL: None}, {"clip": CLIP, "sharded": SHARDED, "absent": absent})
-    said = python("-c", NOTEBOOK).splitlines()
+    said = python("-c", NOTEBOOK).stdout.splitlines()
     assert said[0].startswith(found[SMALL])
     assert said[1].startswith(f"(1, 256) {found['clip']}"), said
     assert said[2].startswith(f"(1, 16) {found['sharded']}")
@@ -185,8 +182,12 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(
     entry = {"source": "timm", "id": RESNET}
     results.path("model_entry").parent.mkdir(parents=True)
     results.path("model_entry").write_text(ModelEntry(**entry).model_dump_json())
-    words = results.words("extract_head", source="packaged", root=".")
-    python(ROOT / "scripts/extract_head.py", *words)
+    step = [ROOT / "scripts/extract_head.py"]
+    step += results.words("extract_head", source="packaged", root=".")
+    python(*step)
+    (place / "hub/models--timm--test_resnet.r160_in1k/refs/main").unlink()
+    refused = python(*step, status=1)
+    assert re.search(rf"{RESNET}: model\.safetensors {fix}", refused.stderr, re.M)
     assert len(hub.requests) == asked
 
 
@@ -245,7 +246,7 @@ def test_a_head_with_an_address_is_downloaded_once_and_its_hash_verified(place, 
     assert [path.name for path in Path("torch/hub/checkpoints").iterdir()] == [named]
 
 
-def test_the_generator_is_fetched_whole_where_a_step_may_want_it(place, hub):
+def test_the_generator_is_fetched_whole_where_a_step_may_want_it(place, hub, capsys):
     files = files_of(build_generator(place / "published"))
     published(hub, KARLO, files | {"image_encoder/model.safetensors": b"not needed"})
     for changes in ({"renderer": "auto"}, {"renderer": "unclip", "generator": "checkpoints/karlo"}):
@@ -254,8 +255,8 @@ def test_the_generator_is_fetched_whole_where_a_step_may_want_it(place, hub):
         assert not any("karlo" in path for path in hub.requests)
     write({"efficientnet_lite0": LITE0}, {"demo_space": CONSE},
           pictures=PICTURES | {"renderer": "unclip"})  # fmt: skip
-    told = python("-m", "singflow", "prefetch")  # the one command that may use the network
-    assert " 2 models and spaces and the generator are here" in told
+    prefetch(Path("params.yaml"))
+    assert " 2 models and spaces and the generator are here" in capsys.readouterr().out
     pictures, asked = read_params().pictures, len(hub.requests)
     folder = find_generator(pictures)
     assert files_of(folder) == files
