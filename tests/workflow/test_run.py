@@ -12,8 +12,8 @@ import time
 import psutil
 import pytest
 
-from singflow.commands.run import parsed
-from tests.project import THREADS
+from singflow.commands.run import asks_otherwise, parsed
+from tests.project import ROOT, THREADS
 
 RUN = ("singflow", "run", "--cores", "2")
 STEP = "src/singflow/figures/plot_concepts.py"
@@ -136,6 +136,19 @@ def test_a_run_has_the_gpus_that_are_here_unless_it_says_how_many(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     found = [parsed(words)[1].resources["gpu"] for words in ([], ["--resources", "gpu=1"])]
     assert [each.value for each in found] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "otherwise"),
+    [
+        (["--profile", str(ROOT / "slurm")], False),
+        (["data", "--touch"], False),
+        (["--unlock"], True),
+        (["--report", "report.zip"], True),
+    ],
+)
+def test_a_profile_of_a_cluster_runs_a_study_and_other_options_do_something_else(words, otherwise):
+    assert asks_otherwise(*parsed(words)) is otherwise
 
 
 @pytest.mark.nightly

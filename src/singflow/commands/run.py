@@ -20,6 +20,7 @@ LOADING = {  # steps that load the weights of a model or a space
     "model": ("resolve_model", "extract_head", "extract_features"),
     "space": ("resolve_space", "embed_images", "embed_prompts", "embed_classes"),
 }
+OF_A_RUN = {"keep_incomplete", "drop_metadata", "skip_script_cleanup"}  # among its utilities
 
 
 def run(
@@ -99,6 +100,7 @@ def asks_otherwise(parser: Any, args: Any) -> bool:
     """Whether options ask Snakemake for something else than to run or plan, such as --lint."""
     (group,) = [group for group in parser._action_groups if group.title == "UTILITIES"]
     options = {each.dest: each.default for each in group._group_actions} | {"report": None}
+    options = {name: usual for name, usual in options.items() if name not in OF_A_RUN}
     return any(getattr(args, name, usual) != usual for name, usual in options.items())
 
 
