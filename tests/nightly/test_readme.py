@@ -256,7 +256,7 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
         {"weight": torch.randn(3, 384), "bias": torch.randn(3)}, "checkpoints/probe.safetensors"
     )
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), "checkpoints/mine.pth")
-    scratch = {"net": timm.create_model("resnet10t", num_classes=3).state_dict()}
+    scratch = {"state_dict": timm.create_model("resnet10t", num_classes=3).state_dict()}
     torch.save(scratch, "checkpoints/scratch.pth")
     Path("checkpoints/mine.txt").write_text("cat\ndog\nhorse\n")
     Path("own_models.yaml").write_text(yaml.safe_dump(CLASSIFIERS))
