@@ -17,7 +17,7 @@ from singflow.translators.reference import PACKAGED, reference_folder
 from tests.nightly.test_sharing import SECTIONS
 from tests.project import Project, blocks
 
-SWEEP, SHOW, _ = blocks(SECTIONS["Sweeps"])
+SWEEP, SHOW = blocks(SECTIONS["Sweeps"])
 ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 
 

@@ -21,17 +21,21 @@ def results_of(study: Path) -> Iterator[Path]:
 def made_elsewhere(study: Path) -> list[str]:
     """Files that no run of Snakemake in this folder has made or vouched for.
 
-    Either they have no record, or their time is not that of their record. Files of a job that was
-    killed do not count: Snakemake makes them again.
+    Either they have no record, or their time is that of no record: equal files that DVC links to
+    one object of its cache share a time. Files of a job that was killed do not count: Snakemake
+    makes them again.
     """
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
 
-    records, found = FilePersistence(nolock=True, path=Path(".snakemake")), []
-    for path in results_of(study):
-        record = records.metadata(IOFile(str(path)))
-        if not record or record.endtime != path.stat().st_mtime:
-            found.append(str(path))
+    records = FilePersistence(nolock=True, path=Path(".snakemake"))
+    ended = {path: records.metadata(IOFile(str(path))) for path in results_of(study)}
+    times = {(path.stat().st_ino, each.endtime) for path, each in ended.items() if each}
+    found = [
+        str(path)
+        for path, each in ended.items()
+        if not each or (path.stat().st_ino, path.stat().st_mtime) not in times
+    ]
     return sorted({*found} - records._filter_incomplete_keys(found))
 
 

@@ -183,8 +183,12 @@ def test_two_who_publish_at_once_lose_nothing(publisher, remote, tmp_path):
 
 
 @on("http")
-def test_a_public_remote_takes_nothing(publisher, remote):
-    assert "dvc push" in publisher.refused("singflow", "publish", "--remote", remote.name)
+def test_a_public_remote_takes_nothing(publisher, remote, tmp_path):
+    project = publisher.copy(tmp_path / "project")
+    (project.folder / "own.bin").write_bytes(b"what the remote lacks")
+    project.dvc("add", "own.bin")
+    project.commit()
+    assert "dvc push" in project.refused("singflow", "publish", "--remote", remote.name)
     url = f"{remote.url}/files/md5/00/{'0' * 30}"
     assert requests.put(url, data=b"x", timeout=PATIENCE).status_code == 403
 
