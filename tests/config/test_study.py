@@ -453,7 +453,7 @@ AREA = "crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not 
     ("changes", "words"),
     [
         ({"sed": 1}, "sed: unknown key; did you mean 'seed'?"),
-        ({"data.clases": 1}, "data.clases: unknown key; did you mean 'classes'?"),
+        ({"data.clas": 1}, "data.clas: unknown key; did you mean 'classes'?"),
         ({"data.zzz": 1}, "data.zzz: unknown key; valid keys are archives, classes, label_column,"),
         ({"extraction.shards": 2, "extraction.shard_ids": ["00001", "00000"]},
          'shard_ids must name the 2 shards: write ["00000", "00001"]'),

@@ -127,7 +127,7 @@ def spoiled(name, value):
     return lambda s: s | {name: s[name].clone().index_fill(0, torch.tensor([1]), value)}
 
 
-ONE, KEY, NAN = torch.ones(1), {"checkpoint_key": "tutor"}, "the weights hold NaN or infinite valu"
+ONE, KEY, NAN = torch.ones(1), {"checkpoint_key": "tutor"}, "the weights hold NaN or infinite"
 
 
 @pytest.mark.parametrize(
