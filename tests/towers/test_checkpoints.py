@@ -127,7 +127,11 @@ def spoiled(name, value):
     return lambda s: s | {name: s[name].clone().index_fill(0, torch.tensor([1]), value)}
 
 
-ONE, KEY, NAN = torch.ones(1), {"checkpoint_key": "tutor"}, "the weights hold NaN or infinite"
+ONE, KEY, NAN = (
+    torch.ones(1),
+    {"checkpoint_key": "tutor"},
+    "the weights hold NaN or infinite values",
+)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +146,8 @@ ONE, KEY, NAN = torch.ones(1), {"checkpoint_key": "tutor"}, "the weights hold Na
         (lambda s: {"net": s}, KEY, "has nothing below checkpoint_key 'tutor'; it has net.conv1"),
         (lambda s: s, {"class_names": None},
          "its head has 5 classes, and its class list 1000: name .* as `class_list`"),
-        (spoiled("fc.bias", torch.inf), {}, f"{RESNET}: {NAN}es, in fc.bias"),
-        (spoiled("bn1.running_var", torch.nan), {}, f"{RESNET}: {NAN}es, in bn1.running_var"),
+        (spoiled("fc.bias", torch.inf), {}, f"{RESNET}: {NAN}, in fc.bias"),
+        (spoiled("bn1.running_var", torch.nan), {}, f"{RESNET}: {NAN}, in bn1.running_var"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_is_not_the_models_is_refused(model, load, refused, change, fields, said):
