@@ -127,11 +127,8 @@ def spoiled(name, value):
     return lambda s: s | {name: s[name].clone().index_fill(0, torch.tensor([1]), value)}
 
 
-ONE, KEY, NAN = (
-    torch.ones(1),
-    {"checkpoint_key": "tutor"},
-    "the weights hold NaN or infinite values",
-)
+ONE, KEY = torch.ones(1), {"checkpoint_key": "tutor"}
+NAN = "the weights hold NaN or infinite values"
 
 
 @pytest.mark.parametrize(

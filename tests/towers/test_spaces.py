@@ -242,10 +242,8 @@ def test_weights_are_loaded_from_the_hub_cache_with_the_transform_that_they_want
     np.testing.assert_allclose(texts, own_texts(model, TEXTS[:2], name), rtol=0, atol=1e-5)
     published, normalize = open_clip.get_pretrained_cfg(name, tag), tower.preprocess.whole
     normalize = normalize.transforms[-1]
-    assert published["mean"] != open_clip.OPENAI_DATASET_MEAN and tower.preprocess.size == (
-        384,
-        384,
-    )
+    assert published["mean"] != open_clip.OPENAI_DATASET_MEAN
+    assert tower.preprocess.size == (384, 384)
     assert tuple(normalize.mean) == published["mean"] and tuple(normalize.std) == published["std"]
 
 

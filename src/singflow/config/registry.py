@@ -93,7 +93,6 @@ TRANSFORMS = {  # what an entry may change; the libraries ignore other keys with
     "timm": ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"),
     "open_clip": ("size", "mean", "std", "interpolation", "resize_mode"),
 }
-TRIPLES = {"input_size", "mean", "std"}
 
 
 def _transform(value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
@@ -107,12 +106,9 @@ def _transform(value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, 
         return value
     if wrong := sorted(set(value) - set(TRANSFORMS[source])):
         raise ValueError(f"{', '.join(wrong)} is none of {', '.join(TRANSFORMS[source])}")
-    for key in TRIPLES & value.keys():
-        if not isinstance(value[key], list) or len(value[key]) != 3:
-            raise ValueError(
-                f"{key} {value[key]!r} must be three numbers: write input_size: [3, height, "
-                "width], mean: [red, green, blue], std alike"
-            )
+    size = value.get("input_size")
+    if size is not None and not (isinstance(size, list) and len(size) == 3):
+        raise ValueError(f"input_size {size!r} must be [3, height, width], as in [3, 224, 224]")
     return {key: value[key] for key in TRANSFORMS[source] if key in value}
 
 

@@ -21,9 +21,9 @@ def results_of(study: Path) -> Iterator[Path]:
 def made_elsewhere(study: Path) -> list[str]:
     """Files that no run of Snakemake in this folder has made or vouched for.
 
-    Either they have no record, or their time is that of no record: equal files that DVC links to
-    one object of its cache share a time. Files of a job that was killed do not count: Snakemake
-    makes them again.
+    Either they have no record, or their time is not that of their record, or of the record of
+    another file that DVC has linked to the same object of its cache. Files of a job that was killed
+    do not count: Snakemake makes them again.
     """
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
