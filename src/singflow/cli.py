@@ -194,6 +194,11 @@ def _heed_signals() -> None:
             signal.signal(signum, signal.SIG_IGN)
         raise Stopped(number)
 
+    def tell(what: "sys.UnraisableHookArgs") -> None:
+        # A library in whose callback the signal arrives may swallow it: `end` ends the program.
+        if not isinstance(what.exc_value, Stopped):
+            sys.__unraisablehook__(what)
+
     def end() -> None:
         # The interpreter writes the number at once, even while the main thread is in a library.
         number = os.read(reading, 1)[0]
@@ -206,6 +211,7 @@ def _heed_signals() -> None:
             log.error(Stopped(number).words)
         os._exit(128 + number)
 
+    sys.unraisablehook = tell
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     # A signal to a child process that a library forks must not end this process.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
