@@ -41,6 +41,25 @@ def test_the_inverse_is_that_of_the_penalized_scatter():
         close(statistics.solve(2.0), *statistics.path([2.0]))
 
 
+@settings(max_examples=25)
+@given(SEEDS, st.integers(2, 60), st.integers(1, 40), st.integers(1, 6), st.floats(0, 20))
+def test_every_fit_is_scikit_learns_also_with_fewer_rows_than_features(seed, n, width, dim, offset):
+    features, planted, noise = drawn(seed, (n, width), (width, dim), (n, dim), offset=offset)
+    embeddings = features @ (planted - offset) + noise
+    statistics = fitted(features, embeddings)
+    errors = statistics.decompose().squared_errors(statistics, ALPHAS)
+    for alpha, error, ours in zip(ALPHAS, errors, statistics.path(ALPHAS), strict=True):
+        theirs = Ridge(alpha=alpha, solver="svd").fit(features, embeddings)
+        predicted = theirs.predict(features).reshape(n, dim)
+        for one in (ours, statistics.solve(alpha)):
+            reference = np.reshape(theirs.coef_, one.weight.shape)
+            least = 1e-6 * np.linalg.norm(reference) + 1e-12
+            assert np.linalg.norm(one.weight - reference) <= least
+            np.testing.assert_allclose(one(features), predicted, atol=1e-6)
+        missed = ((ours(features) - embeddings) ** 2).sum()
+        assert error == pytest.approx(missed, rel=1e-8, abs=1e-8)
+
+
 def close(ours, theirs):
     np.testing.assert_allclose(ours.weight, theirs.weight, rtol=0, atol=1e-11)
     np.testing.assert_allclose(ours.bias, theirs.bias, rtol=0, atol=1e-11)

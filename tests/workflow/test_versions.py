@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import chdir
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ import yaml
 from singflow.artifacts.catalog import CATALOG, IN_GIT, TIERS
 from singflow.engines.code import PACKAGE, modules_of, step_files
 from singflow.engines.flags import at
+from singflow.engines.records import made_elsewhere
 from singflow.study import with_derived_keys
 from tests.project import ROOT, Project
 
@@ -310,5 +313,11 @@ def test_results_made_elsewhere_are_named_before_anything_runs(base, truth, tmp_
             project.command("fetch")
         assert "Nothing to be done" in project.snakemake("--dry-run")
         assert project.command("run").rstrip().endswith("results/demo/report.html")
-        (project.folder / "results/demo/tables/models.csv").write_text("mine")
+        table = project.folder / "results/demo/tables/models.csv"
+        table.write_text("mine")
         assert "results/demo/tables/models.csv" in project.refused("singflow", "run")
+        table.unlink()
+        # of another job; DVC links equal files to one object
+        os.link(project.folder / "results/demo/data/rejected.csv", table)
+        with chdir(project.folder):
+            assert made_elsewhere(Path("results/demo")) == []
