@@ -7,6 +7,7 @@ rule measure_evidence:
         features=shards("features"),
         embeddings=shards("embeddings"),
         projector=at("projector"),
+        translator=at("translator"),
         report=at("translator_report"),
         texts=at("texts"),
         names=at("names"),

@@ -12,13 +12,17 @@ from pydantic import Field
 from singflow import cli
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.floor import Refitting, SplitHead
-from singflow.analyses.hidden import TESTED
+from singflow.analyses.hidden import TESTED, Question
 from singflow.analyses.inputs import Inputs, images_of, known_answer
-from singflow.analyses.measured import Measured, measure
 from singflow.artifacts.files import write_json
+from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.data.reading import group_cells
+from singflow.evidence import Evidence
+from singflow.measuring import judge
+from singflow.translators.linear import read_linear
+from singflow.translators.ridge import Affine
 
 
 class Flags(EvidenceSettings, cli.PairStep):
@@ -32,7 +36,7 @@ class Flags(EvidenceSettings, cli.PairStep):
 
 
 def hidden_groups(
-    inputs: Inputs, images: pd.DataFrame, found: Measured, flags: Flags
+    inputs: Inputs, images: pd.DataFrame, found: Evidence, flags: Flags
 ) -> pd.DataFrame:
     """D by label, by predicted class and, where a column names them, by groups of images."""
     named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
@@ -44,7 +48,7 @@ def hidden_groups(
         column, cells = group_cells(flags.class_list, flags.table, flags.groups)
         known = images["own"] | (column == "label")  # a table has the study's images alone
         groups["column"] = images[column].map(cells).where(known)
-    tables = [found.groups(group).assign(by=by) for by, group in groups.items()]
+    tables = [found.group_rows(group).assign(by=by) for by, group in groups.items()]
     return pd.concat(tables, ignore_index=True)[["group", "by", "n", *TESTED, "hidden"]]
 
 
@@ -58,13 +62,17 @@ def main(flags: Flags) -> None:
         spelled[name].astype(np.float64) if len(spelled[name]) else None
         for name in ("class_embeddings", "other_embeddings")
     )
-    found = measure(
+    folder = flags.path("evidence").parent
+    tensors, stated = read_linear(inputs.path("translator"))
+    found = judge(
         pool,
         SplitHead.split(inputs.head, inputs.null_basis),
+        Affine(**tensors),
+        stated,
         texts,
         others,
         pd.factorize(images["sha256"])[0],
-        flags.margin,
+        Question(flags.margin, flags.confidence, flags.seed),
         Refitting(
             inputs.fitted,
             flags.folds,
@@ -72,15 +80,15 @@ def main(flags: Flags) -> None:
             flags.draws,
             flags.seed,
             flags.threads,
-            flags.path("evidence").parent,
+            folder,
         ),
-        confidence=flags.confidence,
+        lambda shape: Scratch(folder, *shape),
     )
     listed, embeddings = inputs.asked(flags.reference)
-    of_texts = listed.join(found.texts(embeddings), how="inner")
+    of_texts = listed.join(found.text_rows(embeddings), how="inner")
     of_groups = hidden_groups(inputs, images, found, flags)
     facts, own_words = found.facts, found.own_words
-    write_parquet(flags.path("evidence_images"), found.floors)
+    write_parquet(flags.path("evidence_images"), found.images)
     write_parquet(flags.path("planted_leaks"), found.planted)
     write_parquet(flags.path("evidence_texts"), of_texts)
     write_parquet(flags.path("evidence_groups"), of_groups)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.analyses.metrics import subspace_translator as subspace_translator
     from singflow.data.features import save_features as save_features
     from singflow.errors import InputError as InputError
-    from singflow.measuring import Evidence as Evidence
+    from singflow.evidence import Evidence as Evidence
     from singflow.measuring import measure as measure
     from singflow.photo.analysis import Steered as Steered
     from singflow.photo.analyzer import Analyzer as Analyzer
@@ -38,7 +38,8 @@ _PUBLIC = {
     "analyses.metrics": ("Removal", "angle_deg", "contrast_deg", "remove", "subspace_translator"),
     "data.features": ("save_features",),
     "errors": ("InputError",),
-    "measuring": ("Evidence", "measure"),
+    "evidence": ("Evidence",),
+    "measuring": ("measure",),
     "photo.analysis": ("Steered",),
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
     "towers.live": ("Classifier", "Space"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +15,19 @@ import pandas as pd
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from singflow.analyses.evidence import EvidenceSettings
-from singflow.analyses.fits import Fits, fit
-from singflow.analyses.floor import Refitting, SplitHead
+from singflow.analyses.bands import Block
+from singflow.analyses.evidence import EvidenceSettings, turn_deg, unique_meaning
+from singflow.analyses.fits import fit
+from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, whole_images
 from singflow.analyses.geometry import null_energy, null_space
-from singflow.analyses.measured import Measured
-from singflow.analyses.measured import measure as measure_pool
-from singflow.analyses.metrics import NullRemoval, centred_texts, unit
-from singflow.analyses.summary import TRIALS, detected, verdict, verdict_words
-from singflow.analyses.tables import with_interval
-from singflow.artifacts.files import staged, write_bytes, write_json
+from singflow.analyses.hidden import Question
+from singflow.analyses.metrics import NullRemoval, unit
+from singflow.analyses.summary import verdict
 from singflow.artifacts.tensors import stored_precision
 from singflow.config.reading import explain
 from singflow.data.arrays import as_array, head_of, is_pair, matrix_of
 from singflow.errors import InputError
-from singflow.extras import explained
+from singflow.evidence import Evidence
 from singflow.translators.arrays import ArrayImages, clusters_of, folds_of, one_each
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.fitting import fit_translators
@@ -38,340 +36,11 @@ from singflow.translators.reference import Pool
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from singflow.data.arrays import Array, Linear, Rows
-    from singflow.translators.hub import Translator
     from singflow.translators.reference import Images
 
 FITTED_ON = "features and embeddings that were given to singflow.measure"
 UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
-
-
-@dataclass(frozen=True, repr=False)
-class Evidence:
-    """What the test of meaning says about a model in a space.
-
-    Shown, it is the verdict in a sentence with the numbers behind it. D is the share of the
-    embeddings' variance that the null component adds to what the logits and the principal component
-    tell. All shares are of this variance. Angles are in degrees.
-
-    Attributes
-    ----------
-    verdict : str
-        `meaning`: D exceeds the margin. `trace`: D is above 0, but not above the margin. `nothing
-        found`: neither, and a planted leak of 10 % would have been found. `cannot tell`: it would
-        not. `no null space`.
-    facts : dict
-        All numbers, by the names of evidence/<space>/<model>.json.
-    images : DataFrame
-        A row an image: is_deg (IS, the angle by which its translation turns when the null
-        component is removed), floor_is_deg (this angle where the null component tells nothing),
-        null_energy, and with labels and their texts as_deg.
-    translator : Translator
-        Ridge regression from features to embeddings, fitted on all images. It needs
-        huggingface_hub, which is loaded when it is first asked for.
-    """
-
-    facts: dict[str, Any]
-    images: pd.DataFrame
-    fitted: Affine = field(compare=False)
-    stated: dict[str, Any] = field(compare=False)
-    measured: Measured = field(compare=False)
-    labels: np.ndarray | None = field(compare=False)
-    refit: Callable[[Path], Fits] = field(compare=False)
-
-    @cached_property
-    def fits(self) -> Fits:
-        """What a new image is compared with; the data are read anew when it is first asked for."""
-        with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
-            return self.refit(Path(scratch))
-
-    @cached_property
-    def translator(self) -> Translator:
-        from singflow.translators.hub import Translator
-
-        return Translator(self.fitted.weight, self.fitted.bias, self.stated)
-
-    @property
-    def verdict(self) -> str:
-        return str(self.facts["verdict"])
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in a sentence."""
-        said = verdict_words(self.facts)
-        return said[0].upper() + said[1:]
-
-    @property
-    def d(self) -> float | None:
-        """D; None where there is no null space, or where images are too few."""
-        return self.facts["unique_r2"]
-
-    @property
-    def interval(self) -> tuple[float | None, float | None]:
-        """The ends of the interval of D."""
-        return self.facts["unique_r2_low"], self.facts["unique_r2_high"]
-
-    @property
-    def p(self) -> float | None:
-        """One-sided p for D above the margin."""
-        return self.facts["p"]
-
-    @property
-    def turn_deg(self) -> float | None:
-        """D as an angle."""
-        return self.facts["turn_deg"]
-
-    @property
-    def detectable(self) -> float | None:
-        """The smallest planted leak, spread over all null directions, found in 9 of 10 trials."""
-        return self.facts["detectable"]
-
-    @property
-    def gain(self) -> float | None:
-        """D of a planted leak, divided by its true share."""
-        return self.facts["gain"]
-
-    @property
-    def r2(self) -> float:
-        """Cross-validated R2 of the translator."""
-        return float(self.facts["r2"])
-
-    @property
-    def own_words_r2(self) -> float | None:
-        """Share that the texts of the classes explain, weighted by the logits; None without."""
-        return self.facts["r2_words"]
-
-    @property
-    def controls(self) -> pd.DataFrame:
-        """D where the answer is known: of what logits spell (blind check), and of planted leaks.
-
-        Columns: control, share (of the leak), unique_r2 (mean D), meaning (share of the trials that
-        are called meaning; NaN for the blind check, which is one).
-        """
-        level = 1 - self.measured.question.confidence
-        planted = self.measured.planted.assign(meaning=self.measured.planted["p"] <= level)
-        table = planted.groupby(["kind", "share"], as_index=False)[["unique_r2", "meaning"]].mean()
-        table = table.rename(columns={"kind": "control"}).assign(
-            control="leak, " + table["kind"].where(table["share"] > 0, "none")
-        )
-        blind = self.facts["blind_unique_r2"]
-        if blind is None:
-            return table
-        row = {"control": "blind check", "share": 0.0, "unique_r2": blind, "meaning": np.nan}
-        return pd.concat([pd.DataFrame([row]), table], ignore_index=True)
-
-    def texts(
-        self, embeddings: Array, names: Iterable[str], kinds: Iterable[str] | None = None
-    ) -> pd.DataFrame:
-        """Which texts name hidden meaning.
-
-        Parameters
-        ----------
-        embeddings : array (T, m)
-            Embeddings of texts in the space.
-        names : sequence of str
-            The T texts.
-        kinds : sequence of str, optional
-            Texts of one kind have one template, and are centred together. By default, all are.
-
-        Returns
-        -------
-        DataFrame
-            A row a text, the largest D first: text, unique_r2 with its interval, p (corrected for
-            all texts), and hidden: whether D exceeds the margin at the familywise level.
-
-        Raises
-        ------
-        InputError
-            When shapes do not fit, or when a value is not finite.
-        """
-        listed = list(names)
-        found = matrix_of("embeddings", embeddings, len(self.fitted.bias), "dimensions")
-        if len(listed) != len(found):
-            raise InputError(
-                f"names: holds {len(listed)} texts, but embeddings has {len(found)} rows: give one "
-                "name a row"
-            )
-        of = pd.Series(list(kinds) if kinds is not None else [""] * len(listed), dtype=object)
-        if len(of) != len(listed):
-            raise InputError(f"kinds: holds {len(of)}, not {len(listed)}: give one a text")
-        if of.isna().any():
-            raise InputError(f"kinds: row {int(of.isna().argmax())} has none: give one a text")
-        centred = np.empty(found.shape)
-        for rows in of.groupby(of).indices.values():
-            centred[rows] = centred_texts(found[rows])
-        table = pd.DataFrame({"text": listed}).join(self.measured.texts(centred), how="inner")
-        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
-
-    def groups(self, labels: Iterable[Any] | None = None) -> pd.DataFrame:
-        """In which groups of images the hidden meaning is.
-
-        Parameters
-        ----------
-        labels : sequence, optional
-            The group of each image; None: of no group. By default the labels given to measure(), or
-            else the predicted classes.
-
-        Returns
-        -------
-        DataFrame
-            A row a group: group, n (images), unique_r2 within them with its interval, p (corrected
-            for all groups), and hidden. Groups of fewer than 10 images have no p.
-
-        Raises
-        ------
-        InputError
-            When there is not one label an image.
-        """
-        n, own = len(self.measured.copies), len(self.images)
-        of = self.labels if labels is None else np.array(list(labels), dtype=object)
-        if of is None:
-            residuals = self.measured.residuals
-            of = np.zeros(n, np.int32) if residuals is None else residuals.predicted
-        if of.shape not in ((n,), (own,)):
-            raise InputError(f"labels: has shape {of.shape}, not ({own},): give one an image")
-        series = pd.Series(of, dtype=object).set_axis(range(n - len(of), n)).reindex(range(n))
-        table = self.measured.groups(series)
-        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
-
-    def plot(self) -> Figure:
-        """D beside planted leaks, and IS beside its floor."""
-        with explained():
-            from singflow.figures.evidence import draw
-            from singflow.figures.style import shown
-
-        return shown(draw(self.facts, self.controls, self.images))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The facts, as values that JSON can hold."""
-        return {**self.facts, "sentence": self.sentence}
-
-    def to_frame(self) -> pd.DataFrame:
-        """The facts in one row, without those that are lists."""
-        row = {k: v for k, v in self.to_dict().items() if not isinstance(v, list | dict)}
-        return pd.DataFrame([row])
-
-    def save(self, folder: str | Path) -> None:
-        """Write README.md, evidence.json, images.csv and controls.csv.
-
-        README.md is a card with the verdict. `translator.save_pretrained` writes the translator.
-
-        Parameters
-        ----------
-        folder : str or Path
-            A new or empty folder. All files are written, or none.
-
-        Raises
-        ------
-        InputError
-            When the folder holds files.
-        """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: holds files: remove it, or name another folder")
-        with staged(folder.resolve()) as made:
-            self._write(made, folder.name)
-            made.rename(folder.resolve())
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        branch: str | None = None,
-        token: str | None = None,
-        private: bool | None = None,
-        commit_message: str = "Add evidence",
-    ) -> str:
-        """Write the files of save() into a repository of the Hugging Face Hub, as one commit.
-
-        Parameters
-        ----------
-        repo_id : str
-            The repository: <owner>/<name>. It is made if it is not there.
-        branch : str, optional
-            A branch of the repository; by default main.
-        token, private, commit_message
-            As in `create_repo` and `upload_folder` of `huggingface_hub.HfApi`.
-
-        Returns
-        -------
-        str
-            The address of the commit.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory(prefix="singflow-") as made:
-            self._write(Path(made), repo_id)
-            done = api.upload_folder(
-                repo_id=repo_id, folder_path=made, revision=branch, commit_message=commit_message
-            )
-        return done.commit_url
-
-    def _write(self, folder: Path, name: str) -> None:
-        write_json(folder / "evidence.json", self.to_dict())
-        for table, rows in {"images": self.images, "controls": self.controls}.items():
-            write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
-        write_bytes(folder / "README.md", self._card(name).encode())
-
-    def _card(self, name: str) -> str:
-        from huggingface_hub import ModelCardData
-
-        from singflow.translators.hub import escaped
-
-        tags = ["null-space", "evidence", "vision-language"]
-        first, *lines = (escaped(line) for line in repr(self).splitlines())
-        listed = "\n".join(f"- {line}" for line in lines)
-        return f"""---
-{ModelCardData(library_name="singflow", tags=tags).to_yaml()}
----
-
-# {escaped(name)}
-
-**{first}**
-
-{listed}
-
-D is the share of the variance of embeddings by which the null component improves a read-out of the
-embeddings from the logits and the principal component. `evidence.json` has all numbers,
-`controls.csv` D of planted leaks, and `images.csv` the angles of each image. Computed with
-`singflow.measure`.
-"""
-
-    def __repr__(self) -> str:
-        facts = self.facts
-        lines = [self.sentence]
-        if self.d is not None:
-            ends = (facts[f"unique_r2{end}"] for end in ("", "_low", "_high"))
-            lines.append(
-                f"D {with_interval(ends, 4)} of the variance of {facts['n']} embeddings; p "
-                f"{facts['p']:.2g} for D above the margin {facts['margin']:g}"
-            )
-            lines.append(
-                f"called meaning in {TRIALS}: a leak of {detected(facts, 'detectable')} spread "
-                f"evenly over the null space, of {detected(facts, 'detectable_first')} along its "
-                "first direction"
-            )
-        if facts["blind_unique_r2"] is not None:
-            said = with_interval([facts["blind_unique_r2"]], 4)
-            lines.append(f"D where nothing is hidden (blind check): {said}")
-        words = "" if self.own_words_r2 is None else f"; the classes' texts {self.own_words_r2:.2f}"
-        lines.append(f"R2 of the translator {self.r2:.2f}{words}")
-        if facts["null_dim"]:
-            lines.append(
-                f"IS {self.images['is_deg'].mean():.1f} degrees; {facts['floor_is_deg']:.1f} for "
-                "a null component without meaning"
-            )
-        total = facts["null_dim"] + facts["principal_dim"]
-        lines.append(f"null space: {facts['null_dim']} of {total} dimensions")
-        return "\n  ".join(lines)
-
-    def _repr_html_(self) -> str:
-        first, *lines = (html.escape(line.strip()) for line in repr(self).splitlines())
-        return f"<b>{first}</b><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
 
 
 def measure(
@@ -398,7 +67,7 @@ def measure(
     features : array (n, d) or (n, v, d), or function
         Inputs of the head, of NumPy, PyTorch or a memory map. With v views of an image, the first
         is the image itself; translators are fitted on all of them. A function is called for each
-        pass, and yields arrays of rows; memory then does not grow with n.
+        pass, and yields arrays of rows; memory then grows by 8 bytes a dimension of an embedding.
     head : array (C, d), pair of arrays (C, d) and (C,), or torch.nn.Linear
         The head: weight, and bias if it has one.
     embeddings : array (n, m) or (n, v, m), or function
@@ -465,13 +134,64 @@ def measure(
         (weight, bias),
         *spelled,
         copies,
-        settings,
+        Question(settings.margin, confidence, seed),
         label_texts=label_texts,
         labels=listed,
         folds=len(np.unique(fold)),
-        confidence=confidence,
-        seed=seed,
+        draws=settings.draws,
         threads=threads,
+    )
+
+
+def judge(
+    pool: Pool[Any],
+    head: SplitHead,
+    translator: Affine,
+    stated: Mapping[str, Any],
+    class_texts: np.ndarray | None,
+    others: np.ndarray | None,
+    copies: np.ndarray,
+    question: Question,
+    how: Refitting,
+    keep: Callable[[tuple[int, int]], Any] = partial(np.empty, dtype=np.float32),
+) -> Evidence:
+    """Evidence on a model in a space, without a verdict: `images` are the floors of IS.
+
+    copies: (n,) of all images of the test; those with the same number are drawn together. For
+    class_texts, others and keep see unique_meaning(). `source` is empty.
+    """
+
+    def blocks() -> Iterator[Block]:
+        return chain.from_iterable(whole_images(images, head, how.threads) for images in pool)
+
+    facts, planted, own_words, residuals = unique_meaning(
+        blocks,
+        class_texts,
+        others,
+        EvidenceSettings.model_validate({"margin": question.margin, "draws": how.draws}),
+        question.confidence,
+        how.seed,
+        keep,
+        how.threads,
+    )
+    null_dim = head.null.shape[1]
+    floors, refitted = floor_of_images(pool, head, own_words, how)
+    facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
+    facts["floor_is_deg"] = float(floors["floor_is_deg"].mean())
+    for end in ("", "_low", "_high"):
+        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
+    return Evidence(
+        translator,
+        stated,
+        "",
+        facts,
+        floors,
+        planted,
+        question,
+        head.null,
+        own_words.alone(),
+        residuals,
+        copies,
     )
 
 
@@ -481,17 +201,16 @@ def evidence_of(
     class_texts: np.ndarray | None,
     others: np.ndarray | None,
     copies: np.ndarray,
-    settings: EvidenceSettings,
+    question: Question,
     *,
     label_texts: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     folds: int,
-    confidence: float,
-    seed: int,
+    draws: int,
     threads: int,
     known: dict[str, bool] | None = None,
 ) -> Evidence:
-    """Evidence of the images that are scored; see measure() of analyses/measured.py.
+    """Fit translators, and judge the images that are scored by them.
 
     head: weight (C, d) and bias (C,). labels: of the images. known: known_zero or known_leak, where
     the answer is known in advance.
@@ -504,26 +223,24 @@ def evidence_of(
         crossed, _, chosen = fit_translators(pool.training, folds, lambdas)
         crossed = crossed.map(lambda affine: affine.astype(np.float32))
         r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
+        stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
+        stated["fitted_on"] = FITTED_ON
         fitted = chosen["lambda"], r2
-        how = Refitting(fitted, folds, lambdas, settings.draws, seed, threads, Path(scratch))
-        found = measure_pool(
-            pool, split, class_texts, others, copies, settings.margin, how, confidence=confidence
-        )
+        how = Refitting(fitted, folds, lambdas, draws, question.seed, threads, Path(scratch))
+        whole = crossed.whole
+        found = judge(pool, split, whole, stated, class_texts, others, copies, question, how)
+        own_words = found.own_words
+        fits = fit(pool.training, split, own_words, how) if basis.size and own_words else None
         if pool.reference is not None:
-            crossed = CrossFitted.alone(crossed.whole, len(pool.scored.manifest))
+            crossed = CrossFitted.alone(whole, len(pool.scored.manifest))
         scores = pd.DataFrame(_removal_scores(pool.scored, crossed, basis, label_texts))
     facts = found.facts | {"r2": r2, "lambda": chosen["lambda"]}
     unknown = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
     row = facts | unknown | (known or {}) | {"validation_r2": r2, "p_holm": facts["p"]}
-    facts["verdict"] = verdict(row, 1 - confidence)
-    images = scores.join(found.floors.drop(columns="image_id"))
-    stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
-    stated["fitted_on"] = FITTED_ON
-
-    def refit(folder: Path) -> Fits:
-        return fit(pool.training, split, found.own_words, replace(how, folder=folder))
-
-    return Evidence(facts, images, crossed.whole, stated, found, labels, refit)
+    facts["verdict"] = verdict(row, 1 - question.confidence)
+    images = scores.join(found.images.drop(columns="image_id"))
+    source = f"fitted on {stated['n_train']} rows of the evidence"
+    return replace(found, source=source, facts=facts, images=images, labels=labels, fits=fits)
 
 
 def _removal_scores(

@@ -168,6 +168,10 @@ class FittedOwnWords(OwnWords):
     mean: np.ndarray
     n: int
 
+    def alone(self) -> OwnWords:
+        """Own words without the moments."""
+        return OwnWords(self.texts, self.weights, self.offset)
+
     @classmethod
     def fit(cls, blocks: Blocks, texts: np.ndarray | None) -> "FittedOwnWords":
         """Fit own words to all images by least squares; without texts, only the offset.
@@ -598,20 +602,6 @@ class Residuals:
     covariance: np.ndarray
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Results of unique_meaning().
-
-    facts, planted: for <model>.json and <model>.parquet in evidence/<space>. residuals: None where
-    there is no D.
-    """
-
-    facts: dict[str, Any]
-    planted: pd.DataFrame
-    own_words: FittedOwnWords
-    residuals: Residuals | None
-
-
 def unique_meaning(
     blocks: Blocks,
     texts: np.ndarray | None,
@@ -621,9 +611,10 @@ def unique_meaning(
     seed: int,
     keep: Callable[[tuple[int, int]], Any] = np.empty,
     threads: int = 1,
-) -> Measurement:
-    """Test a model in a space.
+) -> tuple[dict[str, Any], pd.DataFrame, FittedOwnWords, Residuals | None]:
+    """Test a model in a space: facts, planted leaks, own words, and errors, None where is no D.
 
+    The facts and the planted leaks are for <model>.json and <model>.parquet in evidence/<space>.
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
     classes in other words (for the blind check); None where classes have no names. confidence:
     coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a
@@ -645,7 +636,7 @@ def unique_meaning(
         }
         marks = Landmarks.draw(blocks, own_words.n, seed)
         if not marks.level or not spread.can_leave(1) or not own_words.variance > 0:
-            return Measurement(facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None)
+            return facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None
         bands, weights = weighted(marks, own_words, seed, threads)
         most = PLANTED if marks.exact else PLANTED_MANY
         wide, looked = draws * min(m, most), directions(m, most, seed, 0)
@@ -702,7 +693,7 @@ def unique_meaning(
             "weights": weights | {"null": full.own},
             "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
         }
-        return Measurement(facts, table, own_words, residuals)
+        return facts, table, own_words, residuals
 
 
 def weighted(

@@ -19,15 +19,14 @@ RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, n
 class Fits:
     """Fits to training images; all fields are arrays.
 
-    null_basis: (d, k). null_energy: (n,), of view 0. mean_null: (d,), mean null component.
-    alignment: (n,), cosine of every null component to `mean_null`.
+    null_energy: (n,), of view 0. mean_null: (d,), mean null component. alignment: (n,), cosine of
+    every null component to `mean_null`.
 
     chance_weight (draws, r + q, m), chance_constant (draws, m): translators for which the null
     component carries no information. They translate coordinates along principal_axes (d, r) and
     null_axes (d, q).
     """
 
-    null_basis: np.ndarray
     null_energy: np.ndarray
     mean_null: np.ndarray
     alignment: np.ndarray
@@ -43,10 +42,13 @@ class Fits:
         removed = b @ hidden
         return Removal(a @ seen + removed + self.chance_constant, removed)
 
-    def unlike(self, features: np.ndarray) -> str:
-        """Why the null component of a photo is unlike those of the images; empty if it is not."""
-        energy = float(null_energy(features, self.null_basis)[0])
-        cosine = float(alignment(features, self.null_basis, self.mean_null)[0])
+    def unlike(self, features: np.ndarray, basis: np.ndarray) -> str:
+        """Why the null component of a photo is unlike those of the images; empty if it is not.
+
+        basis: (d, k), V_0.
+        """
+        energy = float(null_energy(features, basis)[0])
+        cosine = float(alignment(features, basis, self.mean_null)[0])
         low, high = np.percentile(self.null_energy, RANGE).tolist()
         least = float(np.percentile(self.alignment, RANGE[0]))
         if not low <= energy <= high:
@@ -86,7 +88,6 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
     energy, mean, cosine = _null_components(images, head.null)
     return Fits(
-        null_basis=head.null,
         null_energy=energy,
         mean_null=mean,
         alignment=cosine,

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from singflow.artifacts.files import FIX
 from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
 from singflow.errors import InputError
+from singflow.markdown import escaped
 from singflow.translators.linear import FILE, read_linear
 from singflow.translators.ridge import Affine
 
@@ -208,8 +209,3 @@ def _shown(key: str, fact: str) -> str:
     except ValueError:
         return escaped(fact)
 
-
-def escaped(text: str) -> str:
-    """A text as one line of Markdown that says nothing but this text, in a table, too."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", line)
