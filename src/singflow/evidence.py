@@ -500,8 +500,8 @@ def _plain(label: Any) -> Any:
 def _same(one: Any, other: Any) -> bool:
     """Whether all fields are equal; NaN equals NaN."""
     if isinstance(one, pd.DataFrame) and isinstance(other, pd.DataFrame):
-        both = [[*one], *one.to_numpy(object).tolist()], [[*other], *other.to_numpy(object).tolist()]
-        return _same(*(np.array(rows, dtype=object) for rows in both))
+        both = one.to_numpy(object), other.to_numpy(object)
+        return [*one] == [*other] and _same(*both)
     if is_dataclass(one):
         return type(one) is type(other) and all(
             _same(getattr(one, of.name), getattr(other, of.name)) for of in fields(one)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from singflow.translators.reference import Images
 
 FITTED_ON = "features and embeddings that were given to singflow.measure"
+IN_MEMORY = partial(np.empty, dtype=np.float32)
 UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
 
 
@@ -153,7 +154,7 @@ def judge(
     copies: np.ndarray,
     question: Question,
     how: Refitting,
-    keep: Callable[[tuple[int, int]], Any] = partial(np.empty, dtype=np.float32),
+    keep: Callable[[tuple[int, int]], Any] = IN_MEMORY,
 ) -> Evidence:
     """Evidence on a model in a space, without a verdict: `images` are the floors of IS.
 

@@ -130,8 +130,13 @@ def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
     """The head's row for the class of every image, -1 for none; no names: the study's classes."""
     if names is None:
         return manifest["class_index"].to_numpy(np.int32)
+    return np.array(head_rows(manifest["label"], names), dtype=np.int32)
+
+
+def head_rows(labels: Iterable[str], names: list[str]) -> list[int]:
+    """The head's row for the class of every label, -1 for none."""
     index = {_normal(name): row for row, name in enumerate(names)}
-    return np.array([index.get(_normal(label), -1) for label in manifest["label"]], dtype=np.int32)
+    return [index.get(_normal(label), -1) for label in labels]
 
 
 def prompt_of(label: str) -> str:

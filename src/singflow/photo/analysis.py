@@ -1,37 +1,34 @@
 """What a model's head ignores in one image: scores, texts that null removal moves, steering."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import scipy
 
-from singflow.analyses.fits import Fits
+from singflow.analyses.findings import findings
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.maps import Maps, map_image
-from singflow.analyses.metrics import (
-    Removal,
-    angle_deg,
-    angles_to_all_deg,
-    remove,
-    subspace_translator,
-    unit,
-)
-from singflow.analyses.steering import NullDirections, null_directions
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, verdict_words
+from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, remove, unit
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, verdict_words
 from singflow.analyses.tables import ZERO
-from singflow.towers.live import NO_POSITIONS, Classifier, Located, Prediction
-from singflow.towers.texts import Texts
-from singflow.translators.ridge import Affine
+from singflow.towers.live import NO_POSITIONS, Located, Prediction
+
+if TYPE_CHECKING:
+    from singflow.analyses.fits import Fits
+    from singflow.evidence import Evidence
+    from singflow.photo.analyzer import Analyzer
 
 CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
+UNTOLD = (
+    "whether the translator was fitted on this photo is not known, because it came without its file"
+)
 CHANCE = 0.95  # share of AS by chance inside its range
 LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
-OF_D = ("unique_r2", "unique_r2_low", "unique_r2_high")
 ABSENT = "the images that the translator was fitted on are not here"
 NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
 NO_TEXT = "no maps: no text was named"
@@ -44,12 +41,10 @@ class Setting:
     """The model, the space and the translator behind an analysis.
 
     source: origin of the translator, in words. validation_r2: None if unknown. translator: `weak`,
-    `not weak` or `unknown`. images: name of the n_images known images that percentiles refer to.
-    verdict: on the model, as in a study's table; said: the verdict as a sentence. Both are empty if
-    there is no verdict. hidden: what the hidden meaning of the model is about, in sentences;
-    hidden_texts: the texts with the largest D, its low and its high end. Both are empty if none was
-    found, or with a translator alone. unique_r2, unique_r2_low, unique_r2_high: D of the model;
-    None without a test.
+    `not weak` or `unknown`. images: in words, the n_images that percentiles refer to. n_evidence:
+    number of images behind the verdict. verdict: on the model, as in a study's table; said: the
+    verdict as a sentence. Both are empty if there is no verdict. hidden: what the hidden meaning of
+    the model is about, in sentences; empty if none was found, or with a translator alone.
     """
 
     model: str
@@ -61,81 +56,36 @@ class Setting:
     translator: str
     images: str
     n_images: int
+    n_evidence: int
     verdict: str
     said: str
-    hidden: str = ""
-    hidden_texts: Sequence[Sequence[Any]] = ()
-    unique_r2: float | None = None
-    unique_r2_low: float | None = None
-    unique_r2_high: float | None = None
+    hidden: str
 
     @classmethod
-    def of(
-        cls,
-        facts: Mapping[Any, Any] | None,
-        whose: str,
-        n_images: int,
-        *,
-        model: str,
-        null_dim: int,
-        **more: Any,
-    ) -> Self:
-        """A setting with the verdict of evidence or of a row of tables/models.csv, if there is one.
-
-        whose: the known images, as in `study's`. more: the fields that do not follow.
-        """
-        verdict, said = ("", "") if null_dim else (EMPTY, NO_NULL_SPACE)
-        if facts is not None:
-            verdict, said = str(facts["verdict"]), f"{model}: {verdict_words(facts)}"
-            more |= {name: None if pd.isna(facts[name]) else float(facts[name]) for name in OF_D}
-        more |= {"model": model, "null_dim": null_dim, "n_images": n_images}
-        images = f"{whose} {n_images} image{'' if n_images == 1 else 's'}"
-        return cls(images=images, verdict=verdict, said=said, **more)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model and a space, with all that the analysis of a photo needs.
-
-    class_texts and class_embeddings (C, m): one text per class. basis: V_0 (d, k). concepts: P
-    phrases of a study, with embeddings (P, m). known: is_deg and null_energy (n,) of the known
-    images; empty if there are none. fits: None if the images that the translator was fitted on are
-    not available. training: hashes of the images that the translator was fitted on.
-    """
-
-    classifier: Classifier
-    texts: Texts
-    setting: Setting
-    class_texts: list[str]
-    class_embeddings: np.ndarray
-    basis: np.ndarray
-    translator: Affine
-    concepts: Sequence[str] = ()
-    concept_embeddings: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    known: dict[str, np.ndarray] = field(default_factory=dict)
-    fits: Fits | None = None
-    training: frozenset[str] = frozenset()
-
-    @cached_property
-    def removed(self) -> Affine:
-        """The map T V_0 V_0^T."""
-        return subspace_translator(self.translator, self.basis)
-
-    @cached_property
-    def steering(self) -> tuple[Affine, np.ndarray]:
-        """The translator T in float64, and T V_0 of shape (m, k)."""
-        wide = self.translator.astype(np.float64)
-        return wide, wide.weight @ self.basis
-
-    def directions(self, features: np.ndarray, embedding: np.ndarray) -> NullDirections:
-        """Directions from features toward a text inside the null space."""
-        translator, of_null = self.steering
-        return null_directions(features, translator, self.basis, of_null, embedding)
-
-    def null_norms(self, step: float, features: np.ndarray) -> float | None:
-        """A step in norms of a feature's null component; None without a component or a step."""
-        norm = float(np.linalg.norm(features.astype(np.float64) @ self.basis))
-        return None if np.isnan(step) or not norm else float(step) / norm
+    def of(cls, evidence: Evidence, model: str, space: str, null_dim: int) -> Self:
+        """The setting of a model with a null space of null_dim dimensions, by evidence."""
+        facts, n, r2 = evidence.facts, len(evidence.images), evidence.r2
+        verdict, said, hidden = ("", "", "") if null_dim else (EMPTY, NO_NULL_SPACE, "")
+        if facts:
+            verdict, said = evidence.verdict, f"{model}: {verdict_words(facts)}"
+        if evidence.hidden_groups is not None:
+            hidden = findings(evidence.hidden_texts, evidence.hidden_groups)
+        weak = r2 is not None and r2 < Summary.model_validate({}).min_r2
+        return cls(
+            model,
+            space,
+            evidence.source,
+            facts.get("rank_rule", "exact"),
+            null_dim,
+            r2,
+            facts.get("translator", "unknown" if r2 is None else "weak" if weak else "not weak"),
+            f"{n} image{'' if n == 1 else 's'}",
+            n,
+            facts.get("n", 0),
+            verdict,
+            said,
+            hidden,
+        )
 
 
 @dataclass(frozen=True)
@@ -268,24 +218,24 @@ class Analysis:
 
 
 def analyze_feature(
-    image: Located, loaded: Loaded, texts: list[str] | None, extremes: int, sha256: str
+    image: Located, by: Analyzer, texts: list[str] | None, extremes: int, sha256: str | None
 ) -> Analysis:
     """Analyze null removal in one image, scored as in measure_scores.
 
     `texts` None stands for the texts of the LIKELIEST classes.
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
-    image's file, by which images of the training are known.
+    image's file, by which images of the training are known; None if it is not known.
     """
-    features = image.feature
-    classifier, fits, setting = loaded.classifier, loaded.fits, loaded.setting
-    removal = remove(features, loaded.translator, loaded.removed)
-    (predictions,) = classifier.predict(features)
+    feature, classifier, evidence, setting = image.feature, by.classifier, by.evidence, by.setting
+    removal, spelled = remove(feature, evidence.fitted, by.removed), by.space.texts
+    (predictions,) = classifier.predict(feature)
+    class_texts, class_embeddings = by.of_classes
     if texts is None:
         likeliest = predictions[:LIKELIEST]
-        texts = list(dict.fromkeys(loaded.class_texts[each.index] for each in likeliest))
-    has_null = loaded.basis.shape[1] > 0
-    unlike = fits.unlike(features) if fits and has_null else ""
-    drawn = fits.chance_removal(features) if fits and has_null and not unlike else None
+        texts = list(dict.fromkeys(class_texts[each.index] for each in likeliest))
+    fits = evidence.fits if setting.null_dim else None
+    unlike = fits.unlike(feature, by.basis) if fits else ""
+    drawn = fits.chance_removal(feature) if fits and not unlike else None
     judged = drawn is not None and setting.verdict != ZERO
 
     def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -298,35 +248,32 @@ def analyze_feature(
 
     def place(name: str, score: float) -> float | None:
         """Percentage of known images with a score below; equal scores count half."""
-        if not loaded.known or not has_null:
+        if evidence.images.empty or not setting.null_dim:
             return None
-        known = loaded.known[name]
+        known = evidence.images[name]
         return 50.0 * float(np.mean(known < score) + np.mean(known <= score))
 
-    scores, chance = scored(loaded.class_embeddings)
+    scores, chance = scored(class_embeddings)
     contrast, mean = _contrast(scores[2][None])[0], scores[2].mean()
     classes = _movements(classifier.class_names, scores, contrast, chance)
     classes_gained, classes_lost = _beyond(classes, contrast, _contrast(chance), extremes)
-    scores, chance = scored(loaded.concept_embeddings)
-    concepts = _movements(loaded.concepts, scores, scores[2] - mean, chance)
+    scores, chance = scored(spelled.concept_embeddings)
+    concepts = _movements(spelled.concepts, scores, scores[2] - mean, chance)
     gained, lost = _beyond(concepts, scores[2], chance, extremes)
-    embeddings = loaded.texts.embed(texts)
+    embeddings = spelled.embed(texts)
     scores, chance = scored(embeddings)
     asked = _movements(texts, scores, scores[2] - mean, chance)
-    is_deg = float(removal.image_score()[0])
-    energy = float(null_energy(features, loaded.basis)[0])
-    equivalent = remove_null(features, loaded.basis)
+    is_deg, energy = (
+        float(score[0]) for score in (removal.image_score(), null_energy(feature, by.basis))
+    )
+    equivalent = remove_null(feature, by.basis)
     best = predictions[0].index
-    maps, no_maps = None, _no_maps(image, loaded, asked, judged, unlike)
+    maps, no_maps = None, _no_maps(image, setting, asked, judged, unlike, fits)
     if not no_maps:
-        drawn_toward = [row for row, text in enumerate(asked) if text.beyond_chance]
-        maps = map_image(
-            image,
-            loaded.translator,
-            loaded.basis,
-            [texts[row] for row in drawn_toward],
-            embeddings[drawn_toward],
-        )
+        beyond = [row for row, text in enumerate(asked) if text.beyond_chance]
+        named = [texts[row] for row in beyond]
+        maps = map_image(image, evidence.fitted, by.basis, named, embeddings[beyond])
+    note = UNTOLD if sha256 is None and evidence.seen else ""
     return Analysis(
         predictions=predictions,
         is_deg=is_deg,
@@ -334,17 +281,17 @@ def analyze_feature(
         chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
         null_energy=energy,
         null_energy_percentile=place("null_energy", energy),
-        logit_change=float(logit_change(classifier.weight, features, equivalent)[0]),
+        logit_change=float(logit_change(classifier.weight, feature, equivalent)[0]),
         unlike=unlike,
-        predicted=replace(classes[best], text=loaded.class_texts[best]),
+        predicted=replace(classes[best], text=class_texts[best]),
         texts=asked,
-        reach=[reach(features, loaded, *pair) for pair in zip(texts, embeddings, strict=True)],
+        reach=[reach(feature, by, *pair) for pair in zip(texts, embeddings, strict=True)],
         judged=judged,
         classes_gained=classes_gained,
         classes_lost=classes_lost,
         gained=gained,
         lost=lost,
-        note=IN_SAMPLE if sha256 in loaded.training else "",
+        note=IN_SAMPLE if sha256 in evidence.seen else note,
         setting=setting,
         maps=maps,
         no_maps=no_maps,
@@ -352,18 +299,23 @@ def analyze_feature(
 
 
 def _no_maps(
-    image: Located, loaded: Loaded, asked: list[Movement], judged: bool, unlike: str
+    image: Located,
+    setting: Setting,
+    asked: list[Movement],
+    judged: bool,
+    unlike: str,
+    fits: Fits | None,
 ) -> str:
     """Why no text has a map; empty if one has."""
-    if not loaded.basis.shape[1]:
+    if not setting.null_dim:
         return NOTHING_IGNORED
     if image.parts is None:
         return NO_POSITIONS
     if not asked:
         return NO_TEXT
     if not judged:
-        like = f"it is unlike the {loaded.setting.images}" if unlike else ""
-        zero = "the model is a known zero" if loaded.setting.verdict == ZERO else ""
+        like = f"it is unlike the {len(fits.null_energy)} images" if fits and unlike else ""
+        zero = "the model is a known zero" if setting.verdict == ZERO else ""
         return NOT_JUDGED.format(like or zero or ABSENT)
     return "" if any(text.beyond_chance for text in asked) else WITHIN_CHANCE
 
@@ -428,9 +380,9 @@ def _beyond(
     return tuple(found)
 
 
-def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray) -> Reach:
+def reach(features: np.ndarray, by: Analyzer, text: str, embedding: np.ndarray) -> Reach:
     """How far a photo with features (1, d) can be steered toward a text, in closed form."""
-    directions = loaded.directions(features, embedding)
+    directions = by.directions(features, embedding)
     (turn,), (near,) = directions.closest_approach(embedding)
     return Reach(
         text=text,
@@ -438,16 +390,5 @@ def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray
         nearest_deg=float(near),
         is_deg=float(turn),
         limit_deg=float(directions.limit_deg()[0]),
-        step=loaded.null_norms(directions.step(float(turn))[0], features),
+        step=by.null_norms(directions.step(float(turn))[0], features),
     )
-
-
-def steering_path(
-    features: np.ndarray, loaded: Loaded, embedding: np.ndarray, targets: np.ndarray
-) -> list[tuple[float, float]]:
-    """Pairs of IS and angle to a text, in degrees, at targets of IS below the limit."""
-    directions = loaded.directions(features, embedding)
-    steps = np.nan_to_num([directions.step(target)[0] for target in targets])
-    points = directions.embeddings + steps[:, None] * directions.translated
-    turned, angles = angle_deg(points, directions.embeddings[0]), angle_deg(points, embedding)
-    return list(zip(turned.tolist(), angles.tolist(), strict=True))

@@ -1,24 +1,36 @@
-"""Analysis of single photos by a model and a space that are loaded once."""
+"""Analysis of single photos by a model, a space and evidence."""
+
+from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.analyses.metrics import angle_deg
-from singflow.analyses.steering import steer
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import angle_deg, subspace_translator
+from singflow.analyses.steering import NullDirections, null_directions, steer
+from singflow.artifacts.files import sha256_of
 from singflow.artifacts.made import Made
 from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError, printable
-from singflow.measuring import Evidence
-from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
+from singflow.evidence import Evidence
+from singflow.markdown import as_list
+from singflow.photo.analysis import Analysis, Setting, Steered, analyze_feature
 from singflow.photo.facts import describe
-from singflow.photo.finished import read_finished
-from singflow.photo.sources import read_reference, read_translator, reference_shards
+from singflow.sources import (
+    CACHE,
+    file_evidence,
+    reference_evidence,
+    reference_shards,
+    study_classifier,
+    study_evidence,
+    study_space,
+)
 from singflow.towers.live import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.towers.texts import checked_texts
 from singflow.translators.reference import reference_folder
@@ -31,19 +43,17 @@ if TYPE_CHECKING:
     from singflow.towers.live import Photo
     from singflow.translators.hub import Translator
 
-CACHE = Path(".cache/photo")
-
 
 @dataclass(frozen=True, repr=False)
 class Result(Analysis):
     """What a model's head ignores in one photo, with the scores of Analysis.
 
-    image: the photo. sha256: hash of its file. features: (1, d) float32.
+    image: the photo. sha256: hash of its file, if it has one. features: (1, d) float32.
     """
 
     name: str
-    sha256: str
-    image: "Image.Image" = field(compare=False)
+    sha256: str | None
+    image: Image.Image = field(compare=False)
     features: np.ndarray = field(compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +67,7 @@ class Result(Analysis):
         scores = Analysis(**{item.name: getattr(self, item.name) for item in fields(Analysis)})
         return {"image": self.name, **asdict(scores, dict_factory=_of_lists)}
 
-    def figure(self) -> "Figure":
+    def figure(self) -> Figure:
         """The photo, its scores in words, and the texts and classes that null removal moves.
 
         Returns
@@ -70,35 +80,48 @@ class Result(Analysis):
 
         return shown(draw_image(self.image, Path(self.name).name, self))
 
-    def map_figure(self) -> "Figure":
-        """The photo, and where in it null removal moves it toward or away from texts.
-
-        A text has a map if its AS is beyond chance; all maps share one scale. Without any, a line
-        says why, as `no_maps` does.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            10.5 inches wide.
-        """
-        from singflow.figures.style import shown
-        from singflow.photo.map_figure import draw_maps
-
-        return shown(draw_maps(self.image, Path(self.name).name, self))
-
     def __repr__(self) -> str:
         return describe(self.name, self)
 
-    def _repr_html_(self) -> str:
-        first, *lines = (html.escape(line.strip()) for line in repr(self).splitlines())
-        return f"<b>{first}</b><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+    def _repr_markdown_(self) -> str:
+        return as_list(repr(self))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Analyzer:
-    """A model and a space, loaded once for many photos; safe to call from several threads."""
+    """A classifier, a space and evidence, for many photos; safe to call from several threads.
 
-    loaded: Loaded
+    Attributes
+    ----------
+    classifier : Classifier
+        The model.
+    space : Space
+        The space, whose texts photos are compared with.
+    evidence : Evidence
+        Of this model in this space. `Evidence.of` makes one of a translator alone.
+
+    Raises
+    ------
+    InputError
+        When the three do not fit together.
+    """
+
+    classifier: Classifier
+    space: Space
+    evidence: Evidence
+
+    def __post_init__(self) -> None:
+        found, wanted = (
+            self.evidence.fitted.weight.shape,
+            (self.space.entry.dim, self.classifier.weight.shape[1]),
+        )
+        basis = self.evidence.null_basis
+        if found != wanted or not (basis is None or len(basis) == wanted[1]):
+            raise InputError(
+                f"{self.evidence.source}: has a translator of shape {found}, and a null space in "
+                f"{found[1] if basis is None else len(basis)} dimensions, but "
+                f"{self.classifier.name} -> {self.space.name} needs {wanted}: name its own"
+            )
 
     @classmethod
     def load(
@@ -108,16 +131,15 @@ class Analyzer:
         *,
         reference: str = "packaged",
         results: str | Path | None = None,
-        translator: "str | Path | Translator | Evidence | None" = None,
+        translator: str | Path | Translator | Evidence | None = None,
         models: str | Path = MODELS,
         spaces: str | Path = SPACES,
         classes: str | Path | None = None,
         device: str = "auto",
         threads: int = 1,
         cache: str | Path = CACHE,
-        texts: Sequence[str] = (),
     ) -> Self:
-        """Load a classifier, its null space, and a translator into a space.
+        """Load a classifier, a space, and the evidence of a reference or of a study.
 
         Parameters
         ----------
@@ -144,9 +166,6 @@ class Analyzer:
             Number of parallel fits, if the cache has no fit yet.
         cache : str or Path
             Folder of earlier fits.
-        texts : sequence of str
-            Texts that photos will be compared with. They are embedded while the translators of a
-            reference are fitted.
 
         Returns
         -------
@@ -159,9 +178,9 @@ class Analyzer:
             When files are missing or do not fit together, or when there is no translator for the
             model.
         """
-        asked = checked_texts(texts)
+        cache, given = Path(cache), Path(translator) if isinstance(translator, str) else translator
         if results is not None:
-            if translator is not None:
+            if given is not None:
                 raise InputError(
                     f"--results {results} and --translator {translator}: name one of them, whose "
                     "translator is taken"
@@ -170,12 +189,11 @@ class Analyzer:
                 raise InputError(
                     f"results {results}: model and space are names of the study: give their names"
                 )
-            own = None if classes is None else Path(classes)
-            return cls(
-                read_finished(Path(results), model, space, own, device, threads, Path(cache))
-            )
+            folder, own = Path(results), None if classes is None else Path(classes)
+            into = study_space(folder, space, device)
+            found = study_evidence(folder, model, space, threads, cache)
+            return cls(study_classifier(folder, model, own, device), into, found)
         into = Space.load(space, spaces=spaces, device=device) if isinstance(space, str) else space
-        given = Path(translator) if isinstance(translator, str) else translator
         if isinstance(given, Path) and not given.is_file():
             raise InputError(
                 f"--translator {given}: no such file: name an imported translator, or one of "
@@ -188,13 +206,57 @@ class Analyzer:
                 reference_shards(folder, model, Made(entry.identity), into)
             listed = classes or CLASSES
             model = Classifier.load(model, models=models, classes=listed, device=device)
-        if given is not None:
-            return cls(read_translator(given, model, into))
-        return cls(read_reference(folder, model, into, threads, Path(cache), asked))
+        if given is None:
+            found, into = reference_evidence(folder, model, into, threads, cache)
+        elif isinstance(given, Path):
+            found = file_evidence(given, model, into)
+        else:
+            found = given if isinstance(given, Evidence) else Evidence.of(given)
+        return cls(model, into, found)
+
+    @cached_property
+    def basis(self) -> np.ndarray:
+        """V_0 (d, k)."""
+        found, classifier = self.evidence.null_basis, self.classifier
+        if found is not None:
+            return found
+        return null_space(classifier.weight, stored=classifier.weight_dtype).basis
+
+    @cached_property
+    def setting(self) -> Setting:
+        """The model, the space and the translator."""
+        names = self.classifier.name, self.space.name
+        return Setting.of(self.evidence, *names, self.basis.shape[1])
+
+    @cached_property
+    def of_classes(self) -> tuple[list[str], np.ndarray]:
+        """One text per class, and their embeddings (C, m)."""
+        return self.space.texts.of_classes(self.classifier.class_names)
+
+    @cached_property
+    def removed(self) -> Affine:
+        """The map T V_0 V_0^T."""
+        return subspace_translator(self.evidence.fitted, self.basis)
+
+    @cached_property
+    def _steering(self) -> tuple[Affine, np.ndarray]:
+        """The translator T in float64, and T V_0 of shape (m, k)."""
+        wide = self.evidence.fitted.astype(np.float64)
+        return wide, wide.weight @ self.basis
+
+    def directions(self, features: np.ndarray, embedding: np.ndarray) -> NullDirections:
+        """Directions from features toward a text inside the null space."""
+        translator, of_null = self._steering
+        return null_directions(features, translator, self.basis, of_null, embedding)
+
+    def null_norms(self, step: float, features: np.ndarray) -> float | None:
+        """A step in norms of a feature's null component; None without a component or a step."""
+        norm = float(np.linalg.norm(features.astype(np.float64) @ self.basis))
+        return None if np.isnan(step) or not norm else float(step) / norm
 
     def analyze(
         self,
-        image: "Photo",
+        image: Photo,
         texts: Sequence[str] | None = (),
         *,
         name: str = "",
@@ -229,14 +291,12 @@ class Analyzer:
         """
         photo = open_image(image, max_pixels)
         asked = None if texts is None else list(dict.fromkeys(checked_texts(texts)))
-        path = Path(image) if isinstance(image, str | Path) else None
-        content = path.read_bytes() if path else image if isinstance(image, bytes) else b""
-        digest = hashlib.sha256(content).hexdigest()
-        located = self.loaded.classifier.locate(photo, max_pixels)
-        analysis = analyze_feature(located, self.loaded, asked, extremes, digest)
+        digest, located = _sha256(image), self.classifier.locate(photo, max_pixels)
+        analysis = analyze_feature(located, self, asked, extremes, digest)
+        path = str(image) if isinstance(image, str | Path) else "image"
         return Result(
             **vars(analysis),
-            name=printable(name or (str(image) if path else "image")),
+            name=printable(name or path),
             sha256=digest,
             image=photo,
             features=located.feature,
@@ -259,16 +319,16 @@ class Analyzer:
         Steered
             Feature and embedding after steering, and what changed, measured in float32.
         """
-        loaded, features = self.loaded, photo.features
-        (embedding,) = loaded.texts.embed([text])
-        directions = loaded.directions(features, embedding)
+        features = photo.features
+        (embedding,) = self.space.embed_texts([text])
+        directions = self.directions(features, embedding)
         step = directions.step(is_deg)
         reachable = not np.isnan(step[0])
         step = np.where(np.isnan(step), 0.0, step)
         moved = steer(features, directions.vectors, step)
-        before, after = directions.embeddings, loaded.steering[0](moved.astype(np.float64))
+        before, after = directions.embeddings, self._steering[0](moved.astype(np.float64))
         first, last = (float(angle_deg(point, embedding)[0]) for point in (before, after))
-        head = Affine(loaded.classifier.weight, loaded.classifier.bias).astype(np.float64)
+        head = Affine(self.classifier.weight, self.classifier.bias).astype(np.float64)
         logits = [head(point.astype(np.float64))[0] for point in (features, moved)]
         return Steered(
             text=text,
@@ -279,12 +339,20 @@ class Analyzer:
             angle_original_deg=first,
             angle_deg=last,
             as_deg=first - last,
-            step=loaded.null_norms(step[0], features) or 0.0,
+            step=self.null_norms(step[0], features) or 0.0,
             logit_change=float(np.abs(logits[1] - logits[0]).max()),
             top1_changed=bool(logits[0].argmax() != logits[1].argmax()),
             feature=moved[0],
             embedding=after[0],
         )
+
+
+def _sha256(image: Photo) -> str | None:
+    """Hash of the file of an image; None for an image without a file."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    path = Path(image if isinstance(image, str | Path) else getattr(image, "filename", ""))
+    return sha256_of(path) if path.is_file() else None
 
 
 def _of_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -293,7 +361,7 @@ def _of_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def analyze(
-    image: "Photo",
+    image: Photo,
     model: str | Classifier = "efficientnet_lite0",
     texts: Sequence[str] = (),
     **options: Any,
@@ -317,4 +385,4 @@ def analyze(
         Scores of the photo.
     """
     open_image(image)  # it is refused before a model is loaded
-    return Analyzer.load(model, texts=texts, **options).analyze(image, texts)
+    return Analyzer.load(model, **options).analyze(image, checked_texts(texts))

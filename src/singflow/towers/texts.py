@@ -12,7 +12,7 @@ import numpy as np
 from singflow import cli
 from singflow.artifacts.tensors import Tensors
 from singflow.config.registry import SpaceEntry
-from singflow.data.manifest import Classes, fill, prompt_of
+from singflow.data.manifest import Classes, fill, head_rows, prompt_of
 from singflow.errors import InputError, is_unicode
 from singflow.extras import explained
 
@@ -73,15 +73,17 @@ class Texts:
     """Embeddings of texts in a space.
 
     templates: of class names. stored: embeddings by text, from the space's text tower. labels: text
-    and embedding of a study's labels, by row of the head. made: the file of the stored embeddings,
-    and the hash of the tower's weights that made the file.
+    and embedding of a study's labels. concepts: P phrases of a study, with embeddings (P, m). made:
+    the file of the stored embeddings, and the hash of the tower's weights that made the file.
     """
 
     entry: SpaceEntry
     device: "torch.device"
     templates: list[str]
     stored: dict[str, np.ndarray] = field(default_factory=dict)
-    labels: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
+    labels: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
+    concepts: Sequence[str] = ()
+    concept_embeddings: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     made: tuple[Path, str] | None = None
 
     @cached_property
@@ -122,12 +124,14 @@ class Texts:
         from singflow.towers.spaces import embed_templates
 
         texts = [text_of(name, self.templates) for name in names]
-        others = [row for row in range(len(names)) if row not in self.labels]
+        rows = head_rows(self.labels, names)
+        own = {row: of for row, of in zip(rows, self.labels.values(), strict=True) if row >= 0}
+        others = [row for row in range(len(names)) if row not in own]
         embeddings = np.empty((len(names), self.entry.dim), np.float32)
         if others:
             chosen = [names[row] for row in others]
             embeddings[others] = embed_templates(self._of_tower, chosen, self.templates, {})
-        for row, (text, embedding) in self.labels.items():
+        for row, (text, embedding) in own.items():
             texts[row], embeddings[row] = text, embedding
         return texts, embeddings
 

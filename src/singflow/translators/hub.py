@@ -208,4 +208,3 @@ def _shown(key: str, fact: str) -> str:
         return f"{float(fact):.4g}" if key in ROUNDED else escaped(fact)
     except ValueError:
         return escaped(fact)
-
