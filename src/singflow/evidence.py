@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from singflow.data.arrays import Array
     from singflow.translators.hub import Translator
 
-# Fields of Evidence in a saved folder: as CSV files, as tensors, and as tensors of their own fields.
+# Fields of Evidence in a saved folder: CSV files, tensors, and tensors of their own fields.
 TABLES = ("images", "planted", "hidden_texts", "hidden_groups")
 ARRAYS = ("null_basis", "copies")
 PARTS = {"fitted": Affine, "own_words": OwnWords, "residuals": Residuals, "fits": Fits}

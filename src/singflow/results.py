@@ -23,6 +23,8 @@ from singflow.translators.reference import reference_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from singflow.evidence import Evidence
+
 
 @dataclass(frozen=True)
 class Study:
@@ -77,6 +79,39 @@ class Study:
         of_study = CATALOG["params"].at(self.folder).is_file()  # a reference has no params.yaml
         shards = self.params["extraction"]["shards"] if of_study else 0
         return Inputs(self.folder, model, space, shards=shards)
+
+    def evidence(self, model: str, space: str, *, threads: int = 1) -> Evidence:
+        """What the test of meaning says about a model in a space.
+
+        That of a study is read. By a reference, a model of the registry is judged anew, unless its
+        evidence is kept in .cache/photo.
+
+        Parameters
+        ----------
+        model : str
+            Name of a model.
+        space : str
+            Name of a space.
+        threads : int
+            Number of parallel fits.
+
+        Returns
+        -------
+        Evidence
+            The evidence, with which `Analyzer` judges photos.
+
+        Raises
+        ------
+        InputError
+            If the model or the space is not in the study.
+        """
+        from singflow.sources import reference_evidence, study_evidence
+        from singflow.towers.live import Classifier, Space
+
+        if CATALOG["params"].at(self.folder).is_file():
+            return study_evidence(self.folder, model, space, threads)
+        classifier, into = Classifier.load(model), Space.load(space)
+        return reference_evidence(self.folder, classifier, into, threads)[0]
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the study.
