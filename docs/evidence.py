@@ -405,14 +405,14 @@ def by_quarter(name: str, draws: int) -> Iterator[dict[str, Any]]:
             z = levelled(spoken(images.block.logits, texts)) + levelled(normal((n, DIM)))
             leak = levelled(null @ normal((null.shape[1], DIM))) * (group == 0)[:, None]
             z += np.sqrt(2 * part / (1 - part)) * levelled(leak)
-            made = unique_meaning(
+            facts, *_, residuals = unique_meaning(
                 images.blocks(z), texts, None, EvidenceSettings(draws=2), CONFIDENCE, 0
             )
-            groups = by_group(made.residuals, group, np.arange(n), question)
+            groups = by_group(residuals, group, np.arange(n), question)
             hidden = groups["p"] <= 1 - CONFIDENCE
-            meaning = made.facts["p"] <= 1 - CONFIDENCE
+            meaning = facts["p"] <= 1 - CONFIDENCE
             found.append([meaning, hidden[0], hidden[1:].any()])
-            found[-1] += [made.facts["unique_r2"], groups["unique_r2"][0]]
+            found[-1] += [facts["unique_r2"], groups["unique_r2"][0]]
         named = ["meaning", "quarter", "others", "unique_r2", "unique_r2_quarter"]
         means = dict(zip(named, np.mean(found, axis=0).round(4).tolist(), strict=True))
         yield {"features": name, "leak": part, "draws": draws} | means
@@ -485,9 +485,9 @@ def smallest_leak(per_dimension: float, draws: int) -> float:
     images = made_up(per_dimension, round(min(WIDEST, MOST / per_dimension)))
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
-    facts = unique_meaning(
+    facts, *_ = unique_meaning(
         blocks, images.texts, None, EvidenceSettings(draws=draws), CONFIDENCE, 0
-    ).facts
+    )
     return facts["detectable"] or np.nan
 
 

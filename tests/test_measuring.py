@@ -3,9 +3,11 @@
 import inspect
 import json
 import os
+import pickle
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +20,7 @@ from scipy.stats import binom
 from threadpoolctl import threadpool_info
 
 import singflow
-from singflow import InputError
+from singflow import Evidence, InputError
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.summary import Summary
@@ -62,8 +64,9 @@ def test_a_planted_leak_is_meaning_and_its_size_is_that_of_the_plant(found):
     assert found.verdict == "meaning" and found.p < 0.001
     low, high = found.interval
     assert 0.8 * share < low < found.d < high < 1.1 * share
-    assert found.facts["null_dim"] == NULL and found.own_words_r2 < found.r2 < 1
-    assert found.turn_deg > 5 and 0.5 < found.gain <= 1.1 and found.detectable < 0.1
+    assert found.facts["null_dim"] == NULL and found.facts["r2_words"] < found.r2 < 1
+    assert found.facts["turn_deg"] > 5 and 0.5 < found.facts["gain"] <= 1.1
+    assert found.facts["detectable"] < 0.1
 
 
 def test_no_leak_is_no_meaning_and_the_level_holds_in_50_null_studies():
@@ -239,7 +242,7 @@ def test_it_says_what_it_found_and_writes_it(found, tmp_path):
     assert said.startswith("The null space holds meaning that the logits do not tell: ")
     assert f"p {found.p:.2g} for D above the margin 0.005" in said
     assert "8 of 14 dimensions" in said and "blind" not in said
-    assert found._repr_html_().startswith(f"<b>{found.sentence}</b><ul><li>D 0.")
+    assert found._repr_markdown_().startswith(f"**{found.sentence}**\n\n- D 0.")
     row = found.to_frame()
     assert len(row) == 1 and row["unique_r2"][0] == found.d and row["verdict"][0] == "meaning"
     planted = found.controls[found.controls["control"] == "leak, even"]
@@ -247,8 +250,14 @@ def test_it_says_what_it_found_and_writes_it(found, tmp_path):
     found.save(tmp_path / "evidence")
     saved = json.loads((tmp_path / "evidence/evidence.json").read_text())
     assert saved == json.loads(json.dumps(found.to_dict()))
-    images = pd.read_csv(tmp_path / "evidence/images.csv")
-    np.testing.assert_allclose(images["is_deg"], found.images["is_deg"])
+    again = Evidence.load(tmp_path / "evidence")
+    assert again == found == pickle.loads(pickle.dumps(found))  # noqa: S301
+    assert again != replace(found, seen=frozenset({"a"})) != replace(found, fits=None)
+    assert again.groups().equals(found.groups())
+    alone = Evidence.of(found.translator)
+    assert alone.verdict == "" and alone.d is None and "without evidence" in str(alone)
+    with pytest.raises(InputError, match="has no residuals, which texts and groups are tested by"):
+        alone.texts(TEXTS, list("abcdef"))
     with pytest.raises(InputError, match="holds files: remove it, or name another folder"):
         found.save(tmp_path / "evidence")
 

@@ -364,9 +364,7 @@ class Evidence:
         facts, about = dict(read_json(folder / "evidence.json")), made.parsed("about", dict)
         del facts["sentence"]
         tables = {
-            name: pd.read_csv(path, float_precision="round_trip")
-            for name in TABLES
-            if (path := folder / f"{name}.csv").is_file()
+            name: pd.read_csv(path) for name in TABLES if (path := folder / f"{name}.csv").is_file()
         }
         labels, question = about.pop("labels"), about.pop("question")
         return cls(

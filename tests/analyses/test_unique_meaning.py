@@ -1,5 +1,6 @@
 """D, own words, planted leaks and the verdict, on planted data and recomputed independently."""
 
+from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -44,10 +45,14 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     return Block(a, b, logits, z, np.arange(n) % 5)
 
 
+Found = namedtuple("Found", "facts planted own_words residuals")
+
+
 def measured(block, texts=None, others=None, size=100, draws=2, threads=1):
     texts = texts_of() if texts is None else texts
     settings, blocks = evidence.EvidenceSettings(draws=draws), parts(block, size)
-    return evidence.unique_meaning(blocks, texts, others, settings, 0.95, 0, threads=threads)
+    found = evidence.unique_meaning(blocks, texts, others, settings, 0.95, 0, threads=threads)
+    return Found(*found)
 
 
 def facts_of(block, texts=None, others=None):
@@ -379,16 +384,17 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
         kept.append(np.full(shape, np.nan))
         return kept[-1]
 
-    found = evidence.unique_meaning(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
-    spread, residuals = FoldVariance.of_all(parts(block)), found.residuals
+    asked = parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep
+    facts, _, _, residuals = evidence.unique_meaning(*asked)
+    spread = FoldVariance.of_all(parts(block))
     total = sum(spread.of((fold,))[0] for fold in range(5))
     assert residuals.plain is kept[0] and residuals.full is kept[1]
     gained = (residuals.plain**2).sum() - (residuals.full**2).sum()
-    assert gained / total == pytest.approx(found.facts["unique_r2"])
+    assert gained / total == pytest.approx(facts["unique_r2"])
     np.testing.assert_allclose(residuals.covariance, np.cov(block.embeddings.T, bias=True))
     np.testing.assert_array_equal(residuals.predicted, block.logits.argmax(axis=1))
-    assert {*found.facts["lambdas"].values()} <= {*PENALTIES}
-    assert found.facts["weights"]["null"] in OWN and found.facts["n"] == 240
+    assert {*facts["lambdas"].values()} <= {*PENALTIES}
+    assert facts["weights"]["null"] in OWN and facts["n"] == 240
 
 
 def test_leaks_are_planted_on_noise_that_is_like_the_errors_of_the_plain_read_out(monkeypatch):
@@ -448,7 +454,7 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         assert all(found.facts[name] is None for name in evidence.UNKNOWN)
         assert found.facts["n"] == len(none.fold) and found.facts["margin"] == 0.005
         assert not len(found.planted) and found.residuals is None
-    unnamed = evidence.unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0).facts
+    unnamed, *_ = evidence.unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0)
     assert unnamed["r2_words"] is unnamed["blind_unique_r2"] is None
     assert unnamed["unique_r2"] is not None
 

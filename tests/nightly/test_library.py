@@ -61,7 +61,7 @@ def test_the_demo_by_one_call_has_all_numbers_of_the_step_to_the_bit(demo, model
     assert {name: ours[name] for name in report.keys() & ours.keys()} == {
         name: report[name] for name in report.keys() & ours.keys()
     }
-    planted = found.measured.planted
+    planted = found.planted
     pd.testing.assert_frame_equal(written["planted"], planted, check_exact=True, check_dtype=False)
     np.testing.assert_array_equal(written["images"]["floor_is_deg"], found.images["floor_is_deg"])
     scores = study.table(f"scores/{SPACE}/{model}")

@@ -6,6 +6,7 @@ import pytest
 
 from singflow.analyses.geometry import null_space
 from singflow.artifacts.files import write_json
+from singflow.translators.ridge import Affine
 from tests.data.manifests import CLASSES_FILE
 from tests.results import Results
 
@@ -40,6 +41,7 @@ def test_the_step_finds_a_leak_and_its_groups_and_nothing_without_a_null_space(t
         own.tensors("projector", null_basis=basis)
         own.tensors("head", weight=weight, bias=bias)
         write_json(own.path("translator_report"), report)
+        own.translator(Affine(np.zeros((dim, 12), np.float32), np.zeros(dim, np.float32)))
         own.run("measure_evidence", **told, reference=None, seed=0)
         evidence, floors = own.read("evidence"), own.read("evidence_images")
         assert list(floors) == ["image_id", "floor_is_deg"]
