@@ -38,6 +38,8 @@ TABLES = ("images", "planted", "hidden_texts", "hidden_groups")
 ARRAYS = ("null_basis", "copies")
 PARTS = {"fitted": Affine, "own_words": OwnWords, "residuals": Residuals, "fits": Fits}
 
+UNASKED = Question(margin=0.0, confidence=1.0, seed=0)  # of a translator alone
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evidence:
@@ -64,7 +66,7 @@ class Evidence:
         null_energy, and with labels and their texts as_deg.
     planted : DataFrame
         A row a planted leak: kind, share, draw, unique_r2, unique_r2_low, p.
-    question : Question or None
+    question : Question
         Margin, confidence and seed of the tests.
     null_basis : ndarray (d, k) or None
         Basis of the null space.
@@ -72,7 +74,7 @@ class Evidence:
         What the logits spell.
     residuals : Residuals or None
         Errors of the read-outs, for texts() and groups(); a study keeps none.
-    copies : ndarray (n,) or None
+    copies : ndarray (n,)
         Images of the test with the same number are copies.
     labels : ndarray or None
         Labels of the images.
@@ -90,11 +92,11 @@ class Evidence:
     facts: dict[str, Any] = field(default_factory=dict)
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     planted: pd.DataFrame = field(default_factory=pd.DataFrame)
-    question: Question | None = None
+    question: Question = UNASKED
     null_basis: np.ndarray | None = None
     own_words: OwnWords | None = None
     residuals: Residuals | None = None
-    copies: np.ndarray | None = None
+    copies: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     labels: np.ndarray | None = None
     fits: Fits | None = None
     seen: frozenset[str] = frozenset()
@@ -189,7 +191,7 @@ class Evidence:
 
     @property
     def _level(self) -> float:
-        return 1 - self.question.confidence if self.question else 0.0
+        return 1 - self.question.confidence
 
     def texts(
         self, embeddings: Array, names: Iterable[str], kinds: Iterable[str] | None = None
@@ -255,7 +257,7 @@ class Evidence:
             When there is not one label an image, or when there are no residuals.
         """
         residuals, own = self._tested(), len(self.images)
-        n = len(self.copies) if self.copies is not None else own
+        n = len(self.copies)
         of = self.labels if labels is None else np.array(list(labels), dtype=object)
         if of is None:
             of = np.zeros(n, np.int32) if residuals is None else residuals.predicted
@@ -363,19 +365,19 @@ class Evidence:
         tensors, made = read_tensors(folder / "evidence.safetensors")
         facts, about = dict(read_json(folder / "evidence.json")), made.parsed("about", dict)
         del facts["sentence"]
-        tables = {
-            name: pd.read_csv(path) for name in TABLES if (path := folder / f"{name}.csv").is_file()
-        }
+        held: dict[str, Any] = {name: tensors.get(name) for name in ARRAYS}
+        held |= {name: _part(kind, name, tensors) for name, kind in PARTS.items()}
+        for name in TABLES:
+            if (path := folder / f"{name}.csv").is_file():
+                held[name] = pd.read_csv(path)
         labels, question = about.pop("labels"), about.pop("question")
         return cls(
             facts=facts,
             labels=None if labels is None else np.array(labels, dtype=object),
-            question=question and Question(**question),
+            question=Question(**question),
             seen=frozenset(about.pop("seen")),
             **about,
-            **tables,
-            **{name: tensors.pop(name, None) for name in ARRAYS},
-            **{name: _part(kind, name, tensors) for name, kind in PARTS.items()},
+            **held,
         )
 
     def push_to_hub(
@@ -421,9 +423,14 @@ class Evidence:
             if rows is not None and len(rows.columns):
                 write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
         labels = None if self.labels is None else self.labels.tolist()
-        question = self.question and asdict(self.question)
-        about = {"stated": dict(self.stated), "source": self.source, "question": question}
-        about |= {"labels": labels, "seen": sorted(self.seen)}
+        question = asdict(self.question)
+        about = {
+            "stated": dict(self.stated),
+            "source": self.source,
+            "question": question,
+            "labels": labels,
+            "seen": sorted(self.seen),
+        }
         tensors = {name: getattr(self, name) for name in ARRAYS}
         for name in PARTS:
             if (part := getattr(self, name)) is not None:

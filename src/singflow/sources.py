@@ -307,7 +307,7 @@ def reference_evidence(
         "known": known,
         "texts": [sha256_of(p) for p in map(inputs.path, ("names", "texts")) if p.is_file()],
     }
-    settings, summary = (of.model_validate({}) for of in (EvidenceSettings, Summary))
+    settings, summary = EvidenceSettings.model_validate({}), Summary.model_validate({})
 
     def make() -> Evidence:
         found = evidence_of(

@@ -68,7 +68,7 @@ class Setting:
         verdict, said, hidden = ("", "", "") if null_dim else (EMPTY, NO_NULL_SPACE, "")
         if facts:
             verdict, said = evidence.verdict, f"{model}: {verdict_words(facts)}"
-        if evidence.hidden_groups is not None:
+        if evidence.hidden_texts is not None and evidence.hidden_groups is not None:
             hidden = findings(evidence.hidden_texts, evidence.hidden_groups)
         weak = r2 is not None and r2 < Summary.model_validate({}).min_r2
         return cls(
