@@ -20,6 +20,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from singflow.photo.finished import class_names, read_stored
 
 from singflow.analyses.concepts import MOMENTS, read_scan
 from singflow.analyses.inputs import Inputs
@@ -42,7 +43,6 @@ from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
-from singflow.photo.finished import class_names, read_stored
 from singflow.planning.sizes import disk_bytes, sizes_of
 from singflow.study import Params, check
 from singflow.translators.hub import Translator

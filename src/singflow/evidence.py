@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -304,11 +305,12 @@ class Evidence:
 
     def plot(self) -> Figure:
         """D beside planted leaks, and IS beside its floor."""
-        with explained():
-            from singflow.figures.evidence import draw
-            from singflow.figures.style import shown
-
-        return shown(draw(self.facts, self.controls, self.images))
+        with explained():  # by name, so that no step of the test depends on how figures look
+            drawing, style = map(
+                import_module, ("singflow.figures.evidence", "singflow.figures.style")
+            )
+        figure: Figure = style.shown(drawing.draw(self.facts, self.controls, self.images))
+        return figure
 
     def to_dict(self) -> dict[str, Any]:
         """The facts, as values that JSON can hold."""

@@ -31,9 +31,8 @@ ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", 
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 MODEL, N = "timm/tiny.net", len(FIVE)
 JUDGED = {
-    "verdict": "nothing found", "turn_deg": 0.0, "unique_r2": -0.001,
-    "unique_r2_low": -0.003, "unique_r2_high": 0.002, "blind_unique_r2": 1e-4,
-    "margin": 0.005, "detectable": 0.03,
+    "n": 17, "turn_deg": 0.0, "unique_r2": -0.001, "unique_r2_low": -0.003,
+    "unique_r2_high": 0.002, "blind_unique_r2": 1e-4, "margin": 0.005, "detectable": 0.03,
 }  # fmt: skip
 
 
@@ -69,6 +68,12 @@ def write_texts(results, labels=FIVE, templates=("an image of a {}",), tower="no
     results.rows("embeddings", unit_rows(len(labels), SPACE.dim, 6))
 
 
+def judge(results, verdict="nothing found", model=MODEL, **facts):
+    """Evidence, and the row of the model in tables/models.csv."""
+    write_json(results.path("evidence"), JUDGED | facts)
+    results.models({model: 1}, verdict=verdict)
+
+
 def write_study(folder):
     """The study, and two photos beside it."""
     results = Results(folder / "results/tiny", MODEL, "conse_minilm", shards=2)
@@ -88,11 +93,19 @@ def write_study(folder):
     write_texts(results)
     data = {"source": "folder", "root": "photos"}
     shards = {"shards": 2, "shard_ids": ["00000", "00001"]}
-    results.path("params").write_text(yaml.safe_dump({"data": data, "extraction": shards}))
+    results.path("params").write_text(
+        yaml.safe_dump({"seed": 0, "data": data, "extraction": shards})
+    )
     generator = np.random.default_rng(5)
     scores = {"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
+    scores |= {"as_deg": np.zeros(N), "floor_is_deg": np.ones(N)}
     write_parquet(results.path("scores"), pd.DataFrame(scores))
-    results.models({MODEL: 1}, **JUDGED)
+    judge(results)
+    planted = {"kind": ["even"], "share": [0.1], "draw": [0], "unique_r2": [0.1], "p": [0.01]}
+    write_parquet(results.path("planted_leaks"), pd.DataFrame(planted | {"unique_r2_low": [0.05]}))
+    empty = np.zeros((0, SPACE.dim), np.float32)
+    words = {"word_weights": np.zeros(5), "offset": np.zeros(SPACE.dim)}
+    results.tensors("own_words", class_embeddings=empty, **words)
     for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
         pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
@@ -112,8 +125,8 @@ class Study(Results):
 
 
 SETTING = Setting(
-    MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "study's 1 image", 1,
-    "trace", "tiny: a trace.",
+    MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "1 image", 1,
+    17, "trace", "tiny: a trace.", "",
 )  # fmt: skip
 
 

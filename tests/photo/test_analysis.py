@@ -31,13 +31,13 @@ from singflow.towers.texts import stored_texts
 from tests.photo.handmade import (
     ENTRY,
     FIVE,
-    JUDGED,
     MODEL,
     SETTING,
     SPACE,
     TARGET,
     N,
     analysis_of,
+    judge,
     unit_rows,
     write_texts,
 )
@@ -101,10 +101,9 @@ def test_every_number_is_that_of_a_direct_computation(study):
     assert record["setting"] == {
         "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact",
         "null_dim": len(feature) - 5, "validation_r2": 0.125, "translator": "weak",
-        "images": f"study's {N} images", "n_images": N, "verdict": "nothing found",
+        "images": f"{N} images", "n_images": N, "n_evidence": 17, "verdict": "nothing found",
         "said": f"{MODEL}: nothing found. An evenly spread leak of 3 % of the meaning would be "
-        "called meaning in 9 of 10 trials.", "hidden": "", "hidden_texts": [],
-        "unique_r2": -0.001, "unique_r2_low": -0.003, "unique_r2_high": 0.002,
+        "called meaning in 9 of 10 trials.", "hidden": "",
     }  # fmt: skip
 
 
@@ -119,7 +118,7 @@ def test_a_study_that_asked_for_no_scores_has_no_percentiles_and_all_else(study)
 
 @pytest.mark.parametrize("verdict", ["meaning", "known leak: found", "trace", "nothing found"])
 def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study, capsys, verdict):
-    study.models({MODEL: 1}, **JUDGED | {"verdict": verdict})
+    judge(study, verdict)
     size = {"unique_r2": [0.3, -0.01], "unique_r2_low": 0.1, "unique_r2_high": 0.4, "p": [0.01, 1]}
     found = pd.DataFrame(size | {"hidden": [True, False]}).astype({"p": float})
     write_parquet(study.path("evidence_texts"), found.assign(text=["<b>", "fur"], kind="label"))
@@ -128,7 +127,6 @@ def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study,
     told, said = capsys.readouterr().out, "Hidden: <b> (of 2 texts); not found: fur."
     looked_at = verdict in ("meaning", "known leak: found")
     assert record["setting"]["hidden"] == (said if looked_at else "")
-    assert record["setting"]["hidden_texts"] == ([["<b>", 0.3, 0.1, 0.4]] if looked_at else [])
     assert (f"\n  of the model, not of this photo: {said}\n" in told) == looked_at
 
 
@@ -243,7 +241,8 @@ def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_tex
 
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     width = len(read_tensors(study.path("projector"), ["null_basis"])[0]["null_basis"])
-    study.models({MODEL: 0}, **JUDGED | {"verdict": "no null space"})
+    none = dict.fromkeys(("unique_r2", "turn_deg", "blind_unique_r2"))
+    judge(study, "no null space", **none)
     study.tensors("projector", null_basis=np.zeros((width, 0)))
     record, _ = study.analyze("one.png", "two.jpg", text=["concept 1"])
     (text,), (way,), said = record["texts"], record["reach"], record["setting"]["said"]

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import singflow
+from singflow import sources
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import read_tensors, write_tensors
@@ -20,10 +21,9 @@ from singflow.commands.analyze import analyze as command
 from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
-from singflow.photo import sources
-from singflow.photo.analysis import IN_SAMPLE
+from singflow.photo.analysis import IN_SAMPLE, UNTOLD
 from singflow.photo.analyzer import Analyzer
-from singflow.photo.sources import read_translator
+from singflow.sources import file_evidence
 from singflow.towers.live import CLASSES
 from tests.photo.conftest import LEAK, MODEL, SCORES, SPACE, ZERO
 
@@ -75,7 +75,7 @@ def test_the_numbers_are_those_of_a_study_in_which_the_photo_is_an_image(results
 
 
 def test_no_model_of_the_reference_tells_more_than_it_knows(analyzer, results):
-    setting = analyzer.loaded.setting
+    setting = analyzer.setting
     words = r"efficientnet_lite0: nothing found\. An evenly spread leak of [\d.]+ % of the meaning"
     assert setting.verdict == "nothing found" and re.match(words, setting.said)
     listed = [bool(result.classes_gained or result.classes_lost) for result in results]
@@ -115,18 +115,18 @@ def test_of_uniform_noise_nothing_is_claimed(request, loaded):
         assert result.unlike and not result.judged
         assert result.chance_is_deg is result.texts[0].chance_low_deg is None
         assert not (result.classes_gained or result.classes_lost or result.maps)
-        assert "because it is unlike the reference's 507 images" in result.no_maps
+        assert "because it is unlike the 507 images" in result.no_maps
         said = repr(result)
         assert "NOTHING CAN BE SAID about this photo" in said and "beyond chance" not in said
 
 
 @pytest.mark.nightly
 def test_evidence_of_the_same_images_by_a_call_on_arrays_gives_the_same(analyzer, photos):
-    reference, loaded = singflow.packaged_reference(), analyzer.loaded
-    space, classifier = singflow.Space.load(), loaded.classifier
+    reference, space = singflow.packaged_reference(), singflow.Space.load()
+    classifier = analyzer.classifier
     x, z = (reference.rows(name) for name in (f"features/{MODEL}", f"embeddings/{SPACE}"))
     classes = read_classes(at_hand(CLASSES))
-    texts = loaded.texts.spellings(classifier.class_names, classes)
+    texts = analyzer.space.texts.spellings(classifier.class_names, classes)
     fold = reference.table("data/manifest")["fold"]
     found = singflow.measure(x, (classifier.weight, classifier.bias), z, texts, folds=fold)
     live = Analyzer.load(classifier, space, translator=found)
@@ -146,14 +146,15 @@ def test_a_finished_study_on_the_same_reference_gives_the_same(analyzer, photos)
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-5)
     assert theirs.chance_is_deg == pytest.approx(ours.chance_is_deg, abs=0.3) and theirs.judged
     setting = theirs.setting
-    assert setting.source == "study demo" and setting.images == "study's 20 images"
+    assert setting.source == "study demo" and setting.images == "20 images"
+    assert setting.n_evidence == 527
     row = singflow.load_study("results/demo").table("tables/models").set_index("model").loc[MODEL]
     assert setting.verdict == row["verdict"] and setting.said.startswith(f"{MODEL}: ")
 
 
 def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, photos):
     photo = analyzer.analyze(photos[3], TEXTS)
-    embedding = analyzer.loaded.texts.embed(["a rug"])[0]
+    embedding = analyzer.space.embed_texts(["a rug"])[0]
     way, other = photo.reach
     angles = np.linspace(0.5, way.limit_deg - 0.5, 30)
     steered = [analyzer.steer(photo, "a rug", angle) for angle in angles]
@@ -167,7 +168,7 @@ def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, ph
     assert there.step == pytest.approx(way.step, rel=1e-6)
     assert angle_deg(there.embedding, embedding) == pytest.approx(there.angle_deg)
     assert there.angle_original_deg == way.angle_deg
-    weight = analyzer.loaded.classifier.weight.astype(np.float64)
+    weight = analyzer.classifier.weight.astype(np.float64)
     change = weight @ (there.feature.astype(np.float64) - photo.features[0])
     assert np.abs(change).max() == pytest.approx(there.logit_change)
     beyond = analyzer.steer(photo, "a rug", way.limit_deg + 1)
@@ -176,18 +177,20 @@ def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, ph
 
 
 def test_a_photo_that_the_translator_was_fitted_on_is_named(analyzer, photos):
-    seen = Analyzer(replace(analyzer.loaded, training=frozenset({sha256_of(photos[0])})))
-    said = [IN_SAMPLE in repr(seen.analyze(photo)) for photo in photos[:2]]
-    assert said == [True, False]
+    evidence = replace(analyzer.evidence, seen=frozenset({sha256_of(photos[0])}))
+    seen = Analyzer(analyzer.classifier, analyzer.space, evidence)
+    given = [photos[0], Image.open(photos[0]), photos[0].read_bytes(), photos[1]]
+    assert [IN_SAMPLE in repr(seen.analyze(photo)) for photo in given] == [True] * 3 + [False]
+    assert UNTOLD in repr(seen.analyze(Image.open(photos[0]).convert("RGB")))
 
 
 def test_class_texts_come_with_the_reference_and_the_tower_is_loaded_for_other_texts_alone(
     analyzer,
 ):
-    texts, names = replace(analyzer.loaded.texts), analyzer.loaded.classifier.class_names
+    texts, names = replace(analyzer.space.texts), analyzer.classifier.class_names
     chosen, found = texts.of_classes(names)
     assert chosen[0] == "an image of a tench"
-    assert np.array_equal(found, analyzer.loaded.class_embeddings)
+    assert np.array_equal(found, analyzer.of_classes[1])
     assert np.array_equal(texts.embed(chosen[:1])[0], found[0]) and "_tower" not in vars(texts)
     own = singflow.Space.load().texts.of_classes(names[::50])[1]
     np.testing.assert_allclose(found[::50], own, rtol=0, atol=2e-7)
@@ -209,10 +212,10 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
     zero = Analyzer.load(ZERO).analyze(photos[0])
     words = "efficientnet_lite2: known zero. The space was computed from this model's logits"
     assert repr(zero).startswith(words) and not zero.judged
-    assert zero._repr_html_().startswith("<b>efficientnet_lite2: known zero.")
+    assert zero._repr_markdown_().startswith("**efficientnet\\_lite2: known zero.")
     assert zero.chance_is_deg == pytest.approx(zero.is_deg, abs=0.01)
-    assert animals.loaded.setting.verdict == "known leak: found"
-    assert len(animals.loaded.classifier.class_names) == 398
+    assert animals.setting.verdict == "known leak: found"
+    assert len(animals.classifier.class_names) == 398
     found = animals.analyze(photos[0])
     assert found.predictions[0].name == "bull mastiff"
     hidden = r"of this photo: Hidden: ([\w ]+, ){2}[\w ]+ and \d+ more of 1,\d+ texts; not found: "
@@ -221,7 +224,7 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
 
 
 def test_a_translator_s_file_is_taken_for_its_own_model_whatever_that_is_called(analyzer, tmp_path):
-    classifier, space = analyzer.loaded.classifier, singflow.Space.load()
+    classifier, space = analyzer.classifier, singflow.Space.load()
     tensors = read_tensors(TRANSLATOR, ["weight", "bias"])[0]
     path, none = tmp_path / "linear.safetensors", "0" * 64
 
@@ -229,7 +232,7 @@ def test_a_translator_s_file_is_taken_for_its_own_model_whatever_that_is_called(
         """Take a file with this metadata; without any, the study's own."""
         if made:
             write_tensors(path, tensors, {"kind": "linear", **made})
-        read_translator(path if made else TRANSLATOR, model, space)
+        Analyzer(model, space, file_evidence(path if made else TRANSLATOR, model, space))
 
     renamed = replace(classifier, name="mine")
     hashes = {"weights_sha256": classifier.weights_sha256, "space_id": space.entry.identity}
@@ -242,7 +245,7 @@ def test_a_translator_s_file_is_taken_for_its_own_model_whatever_that_is_called(
         (classifier, {"tower": "{}"}, "fitted for a model with tower {} instead of"),
         (classifier, {"model_id": "timm/other.name"}, "was fitted for timm/other.name, not for"),
         (classifier, {"space_id": "ViT"}, "was fitted for ViT, not for"),
-        (narrow, {}, r"has shape \(384, 1280\), but .* needs \(384, 7\)"),
+        (narrow, {}, r"a translator of shape \(384, 1280\), .* needs \(384, 7\)"),
     ):
         with pytest.raises(InputError, match=words):
             check(model, **made)
@@ -269,19 +272,18 @@ def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged_though
     with monkeypatch.context() as patch:
         patch.setattr(sources, "evidence_of", lambda *_, **__: pytest.fail("fitted again"))
         assert again() == first
-    for file in (tmp_path / "photo").iterdir():
+    for file in (tmp_path / "photo").rglob("output.pkl"):
         file.write_bytes(file.read_bytes()[:5000])
     evidence_of = sources.evidence_of
 
-    def fit(*given, **named):
-        shutil.rmtree(tmp_path / "photo")
-        (tmp_path / "photo").write_text("in the way")
-        return evidence_of(*given, **named)
-
-    monkeypatch.setattr(sources, "evidence_of", fit)
-    assert again() == first
-    assert "not readable as safetensors" in caplog.text and "it is made again" in caplog.text
-    assert "not kept for other photos" in caplog.text and "cannot be written" in caplog.text
+    fits = []
+    monkeypatch.setattr(
+        sources, "evidence_of", lambda *a, **b: fits.append(a) or evidence_of(*a, **b)
+    )
+    assert again() == first and len(fits) == 1
+    shutil.rmtree(tmp_path / "photo")
+    (tmp_path / "photo").write_text("in the way")
+    assert again() == first and len(fits) == 2 and "not kept for other photos" in caplog.text
 
 
 def test_the_command_prints_json_and_loads_the_model_once(
@@ -311,7 +313,7 @@ def test_a_photo_whose_name_is_no_text_is_described_drawn_and_kept(
 
 def test_names_are_escaped_in_notebooks(analyzer, photos):
     result = analyzer.analyze(photos[0], ["<script>"], name="<b>photo</b>")
-    page = result._repr_html_()
-    assert "<script>" not in page and "&lt;script&gt;" in page
-    assert page.startswith("<b>&lt;b&gt;photo")
+    page = result._repr_markdown_()
+    assert "<script>" not in page and r"\<script\>" in page
+    assert page.startswith(r"**\<b\>photo")
     assert repr(result).startswith("<b>photo</b>: bull mastiff")

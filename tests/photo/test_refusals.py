@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import singflow
 from singflow.artifacts.tensors import read_tensors
 from singflow.commands.app import app as page
 from singflow.photo.analyzer import Analyzer
 from singflow.photo.app import texts_of
-from singflow.photo.finished import NEEDED
+from singflow.sources import NEEDED
 from tests.photo.conftest import MODEL as REAL
-from tests.photo.handmade import JUDGED, MODEL, assert_refused
+from tests.photo.handmade import MODEL, assert_refused, judge
 from tests.photo.test_page import REGISTRIES, opened, upload
 from tests.project import ROOT
 
@@ -31,8 +32,8 @@ def cut(study):
     study.path("head").unlink()
 
 
-def judged(name=MODEL, **changes):
-    return lambda study: study.models({name: 1}, **JUDGED | changes)
+def judged(**changes):
+    return lambda study: judge(study, **changes)
 
 
 def write_analyses(study):
@@ -43,14 +44,14 @@ def write_analyses(study):
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (judged(verdict="of old"), {}, "models.csv: its row of conse_minilm and timm/tiny.net is"),
-        (judged(unique_r2_low="x"), {}, f"its row of conse_minilm and {MODEL} is damaged"),
-        (judged(margin="y"), {}, f"its row of conse_minilm and {MODEL} is damaged"),
-        (judged("tiny"), {}, f"models.csv: has no row for conse_minilm and {MODEL}"),
+        (judged(verdict="of old"), {}, f"models.csv: what it says of {MODEL} is damaged"),
+        (judged(unique_r2="x"), {}, f"models.csv: what it says of {MODEL} is damaged"),
+        (judged(margin="y"), {}, "margin is 'y'"),
+        (judged(model="tiny"), {}, f"models.csv: has no row for conse_minilm and {MODEL}"),
         (of_other_weights, {}, "tiny.net.safetensors: was made with weights * instead of"),
         (
             lambda study: study.tensors("projector", null_basis=np.eye(7)), {},
-            "differ in width: run the study again",
+            "and a null space in 7 dimensions, but timm/tiny.net -> conse_minilm needs",
         ),
         (
             lambda study: study.manifest(label=["ant"], prompt=["an image of a ant"]), {},
@@ -89,8 +90,6 @@ def test_a_study_that_cannot_be_used_is_refused(study, change, options, words):
     [
         ({"reference": "nowhere"}, "--reference nowhere: holds no data/manifest.parquet: name the"),
         ({"translator": "no.safetensors"}, "--translator no.safetensors: no such file: name an"),
-        ({"texts": ["a rug", " "]}, "a text *compared with is blank: write words"),
-        ({"texts": ["a \udcff"]}, r"the text 'a \udcff' is not valid Unicode: write it anew"),
         (
             {"model": "timm/resnet18.a1_in1k"},
             "no translator of timm/resnet18.a1_in1k into conse_minilm*`singflow study`*--results*"
@@ -106,9 +105,15 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(monkeypatch, option
     assert_refused(words, Analyzer.load, **{"model": REAL} | options)
 
 
-def test_a_photo_that_cannot_be_is_refused_before_anything_is_loaded(monkeypatch):
+def test_a_photo_or_a_text_that_cannot_be_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(Analyzer, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert_refused("nope.jpg: No such file", singflow.analyze, image="nope.jpg")
+    photo = Image.new("RGB", (8, 8))
+    for words, given in (
+        ("nope.jpg: No such file", {"image": "nope.jpg"}),
+        ("a text *compared with is blank: write words", {"image": photo, "texts": ["a", " "]}),
+        (r"the text 'a \udcff' is not valid Unicode", {"image": photo, "texts": ["a \udcff"]}),
+    ):
+        assert_refused(words, singflow.analyze, **given)
 
 
 def test_what_the_page_does_not_offer_or_cannot_serve_is_refused(study, monkeypatch):

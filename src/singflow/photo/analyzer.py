@@ -384,5 +384,6 @@ def analyze(
     Result
         Scores of the photo.
     """
-    open_image(image)  # it is refused before a model is loaded
-    return Analyzer.load(model, **options).analyze(image, checked_texts(texts))
+    open_image(image)  # it is refused before a model is loaded, as texts are
+    asked = checked_texts(texts)
+    return Analyzer.load(model, **options).analyze(image, asked)
