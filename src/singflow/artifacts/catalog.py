@@ -351,7 +351,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "classifier, accuracy_principal and accuracy_translated with intervals (null and a note if"
         " nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
         " translator has seen), by (label; group: the reference's images by evidence.groups),"
-        " n_labels, n_labels_left_out (with one image), chance, the penalties.",
+        " n_labels, n_labels_left_out (with one image), chance, the penalties, note (such as: how"
+        " many rows fit in memory).",
         analysis="probes",
     ),
     "pictures": Artifact(
@@ -422,7 +423,7 @@ TABLES = {
     ),
     "probes": (
         "A model: accuracy of linear classifiers on principal features before and after"
-        " translation; the Pearson correlation over models."
+        " translation; the Pearson correlation over five models or more."
     ),
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
