@@ -73,17 +73,12 @@ def _kept(rows: pd.DataFrame) -> str:
 
 def _title(rows: pd.DataFrame) -> str:
     first = rows.dropna(subset=["accuracy_principal"]).iloc[0]
-    found = first["pearson_note"]
-    if pd.notna(first["pearson"]):
-        low, high = first["pearson_low"], first["pearson_high"]
-        interval = f" [{low:.3f}, {high:.3f}]" if pd.notna(low) else ", no interval"
-        found = f"Pearson {first['pearson']:.3f}{interval}, {first['pearson_n']} models"
     n_out, n_seen = first["n_labels_left_out"], first["n_test_in_sample"]
     left_out = f" ({n_out} of one image left out)" if n_out else ""
     seen = f" ({n_seen} in the translator's sample)" if n_seen else ""
     of = "groups of the reference" if first["by"] == "group" else "labels"
     return (
-        f"space {first['space']}: {found}\n{first['classifier']}; test images: {first['n']}{seen}, "
+        f"space {first['space']}\n{first['classifier']}; test images: {first['n']}{seen}, "
         f"{of}: {first['n_labels']}{left_out}"
     )
 
