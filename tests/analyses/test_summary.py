@@ -97,8 +97,7 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
 
 def test_no_interval_of_an_angle_goes_below_0_and_those_of_signed_scores_may(scores):
     rare = np.array([0.01, 0.01, 0.01, 9.0])  # the interval about the mean is wider than the mean
-    few = scores.iloc[:4].assign(is_deg=rare, as_deg=-rare)
-    row = summarized(few)
+    row = summarized(scores.iloc[:4].assign(is_deg=rare, as_deg=-rare))
     assert row["is_low"] == row["as_abs_low"] == 0.0
     assert row["as_mean"] < 0 < row["as_high"]
 
@@ -150,15 +149,12 @@ def test_the_verdict_follows_from_d_its_interval_and_what_the_study_could_have_s
         (CLEAR | {"p_holm": LEVEL}, MEANING),
         (CLEAR | {"unique_r2_low": -0.01, "detectable": None}, MEANING),
         (DOUBTFUL, TRACE),
-        (DOUBTFUL | {"detectable": None}, TRACE),
         (DOUBTFUL | {"unique_r2_low": 0.0006}, TRACE),
         (DOUBTFUL | {"unique_r2_low": 0.0004}, NOTHING),  # shown as 0.0 %
         (CLEAR | LOW, NOTHING),
         (CLEAR | LOW | {"detectable": 0.1}, NOTHING),
         (CLEAR | LOW | {"detectable": None}, UNTOLD),
         (LEAK, FOUND),
-        (LEAK | {"p_holm": 0.06}, MISSED),
-        (LEAK | LOW, MISSED),
         (LEAK | LOW | {"detectable": None}, MISSED),
     ):
         assert verdict(row, LEVEL) == expected, row
@@ -173,15 +169,12 @@ FIRST = [  # what decides, from the first on
 ]
 
 
-@pytest.mark.parametrize("place", range(len(FIRST)))
-@pytest.mark.parametrize("rest", [CLEAR, DOUBTFUL, CLEAR | LOW, LEAK])
-def test_what_forbids_a_verdict_comes_before_all_that_it_forbids(place, rest):
-    alone, expected = FIRST[place]
-    assert verdict(rest | alone, LEVEL) == expected
-    row = dict(rest)
-    for change, _ in reversed(FIRST[place:]):
-        row |= change
-    assert verdict(row, LEVEL) == expected
+def test_what_forbids_a_verdict_comes_before_all_that_it_forbids():
+    for rest in (CLEAR, LEAK):
+        row = dict(rest)
+        for change, expected in reversed(FIRST):
+            row |= change
+            assert verdict(rest | change, LEVEL) == verdict(row, LEVEL) == expected
 
 
 def test_the_score_is_never_asked():
@@ -210,7 +203,6 @@ def test_p_is_corrected_for_the_tested_models_of_a_space_and_controls_are_judged
     both = dict.fromkeys("ab", (0.06, TRACE))
     assert found == both | {"zero": (0.001, ZERO), "c": (0.9, TRACE)}
     assert judged(a=0.02, zero=0.001, leak_1=0.04)["a"] == (0.02, MEANING)
-    assert judged(a=0.02, b=0.024) == {"a": (0.04, MEANING), "b": (0.04, MEANING)}
     untested = CLEAR | {"p": None, "unique_r2_low": None}
     rows = [CLEAR | {"p": 0.03}, untested, untested | {"null_dim": 0}]
     add_verdicts(rows, 0.95)
@@ -247,7 +239,7 @@ def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected
     row = EVIDENCE | {"model": "m", "marks": "", "verdict": expected}
     doubted = verdict_sentence(row) + doubt * (expected in (MEANING, TRACE))
     assert verdict_sentence(row | {"blind_unique_r2": 0.006}) == doubted
-    for silent in (0.005, -0.1, None, np.nan):
+    for silent in (0.005, None, np.nan):
         assert verdict_sentence(row | {"blind_unique_r2": silent}) == verdict_sentence(row)
 
 
