@@ -82,11 +82,11 @@ def test_every_fifth_image_of_a_label_is_held_out_and_tested_where_the_data_test
 
 
 SPLITS = st.sampled_from(["train", "validation"])
-ROWS = st.tuples(st.sampled_from("abcd"), SPLITS, st.integers(0, 7))
+IMAGES = st.tuples(st.sampled_from("abcd"), SPLITS, st.integers(0, 7))
 
 
 @settings(max_examples=40)
-@given(st.lists(ROWS, min_size=1, max_size=40), st.integers(1, 3))
+@given(st.lists(IMAGES, min_size=1, max_size=40), st.integers(1, 3))
 def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, views):
     images = pd.DataFrame(drawn, columns=["label", "split", "content"])
     images["sha256"] = images["content"].map(hex)
