@@ -38,7 +38,7 @@ class Probe(Section):
     )
 
 
-KINDS = ["principal", "translated"]
+PROBED = ["principal", "translated"]
 # A logistic regression has at most this many numbers, rows times (features + labels): half a GiB.
 IN_MEMORY = 2**27
 # L-BFGS stops when the largest entry of the mean loss's gradient is below TOLERANCE, or after
@@ -200,7 +200,7 @@ def probe(
     """Test accuracy of classifiers on P_r f (principal) and on T P_r f + c (translated).
 
     Classifiers are trained on all views of the training images and tested on view 0. rows: for each
-    of KINDS features (N, width) in the row order of Roles.first_rows(); T and c of an image come
+    of PROBED features (N, width) in the row order of Roles.first_rows(); T and c of an image come
     from a fit that has not seen it. views: number of views per training image. rank: dimension of
     the principal space.
 
@@ -208,16 +208,16 @@ def probe(
     is the likelihood of the labels (logistic; penalties are tried in descending order until it
     stops rising) or the number of correct labels (ridge). If no image is held out, the middle
     penalty is used. A logistic regression is trained on a draw of the rows, the same for both of
-    KINDS, if more than IN_MEMORY numbers would be in memory; note says so.
+    PROBED, if more than IN_MEMORY numbers would be in memory; note says so.
 
-    The report has classifier; n_train and n_test (images), n_labels; for each of KINDS
+    The report has classifier; n_train and n_test (images), n_labels; for each of PROBED
     accuracy_<kind> (0 to 1) with its Wilson interval, and alpha_<kind>; chance: share of the
     commonest label among the test images; note. If there is nothing to classify, accuracies, alphas
     and chance are None and note gives the reason.
     """
     report: dict[str, Any] = {"classifier": settings.classifier}
-    report |= dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])
-    report |= dict.fromkeys([f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")])
+    numbers = ("accuracy_{}", "accuracy_{}_low", "accuracy_{}_high", "alpha_{}")
+    report |= dict.fromkeys(number.format(kind) for kind in PROBED for number in numbers)
     report |= {"n_train": int(roles.training.sum()), "n_test": int(roles.test.sum())}
     report |= {"n_labels": len(roles.labels), "chance": None, "note": ""}
     if len(roles.labels) < 2:
@@ -237,8 +237,8 @@ def probe(
     logistic, alphas = settings.classifier == "logistic", sorted(set(settings.alphas), reverse=True)
     fit = fit_logistic if logistic else fit_ridge
     if logistic:
-        n, numbers = len(training), max(of.shape[1] for of in rows.values()) + len(roles.labels)
-        inner, training = (drawn_rows(of, codes, IN_MEMORY // numbers) for of in (inner, training))
+        n, width = len(training), max(of.shape[1] for of in rows.values()) + len(roles.labels)
+        inner, training = (drawn_rows(of, codes, IN_MEMORY // width) for of in (inner, training))
         if len(training) < n:
             notes.append(f"trained on {len(training)} of {n} rows, which fit in memory")
 
@@ -263,7 +263,7 @@ def probe(
         (classifier,) = fit(rows[kind], training, codes, [alpha])
         return alpha, int(_judge(rows[kind], test, codes, classifier, _right))
 
-    for kind, (alpha, right) in zip(KINDS, map_ahead(fit_and_test, KINDS, threads), strict=True):
+    for kind, (alpha, right) in zip(PROBED, map_ahead(fit_and_test, PROBED, threads), strict=True):
         low, high = wilson(right, len(test), confidence)
         report |= {f"alpha_{kind}": alpha, f"accuracy_{kind}": right / len(test)}
         report |= {f"accuracy_{kind}_low": low, f"accuracy_{kind}_high": high}
