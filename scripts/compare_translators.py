@@ -13,7 +13,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.translators.linear import with_held_out_figures
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
-COLUMNS = (
+HEADER = (
     f"space model kind loss kept {' '.join(FIGURES)} baseline_cosine gain_cosine gain_r2"
     " parameters n_train n translator seed marks"
 ).split()
@@ -45,7 +45,7 @@ def main(flags: Flags) -> None:
             metrics.setdefault(space, {})[model] = {
                 report["kind"]: _held_out(report) for report in reports
             }
-    write_table(flags.path("tables/translators.csv"), pd.DataFrame(rows, columns=COLUMNS))
+    write_table(flags.path("tables/translators.csv"), pd.DataFrame(rows, columns=HEADER))
     write_json(flags.path("tables/translators.json"), metrics)
     cli.log.info("%d models, %d spaces: %d rows", len(flags.models), len(flags.spaces), len(rows))
 

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.concepts import (
-    FEWEST,
+    LABEL_IMAGES,
     Concepts,
     extreme_concepts,
     read_scan,
@@ -35,7 +35,7 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
         with_numbers(cells, scan, flags.confidence).assign(space=space, model=model)
         for cells in (extreme_concepts(scan, flags.extremes), spurious_cues(scan, flags.nearest))
     )
-    return extremes, cues[cues["n"] >= FEWEST]
+    return extremes, cues[cues["n"] >= LABEL_IMAGES]
 
 
 def main(flags: Flags) -> None:

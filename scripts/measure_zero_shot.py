@@ -5,9 +5,8 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.zero_shot import nearest_texts, summarize_zero_shot
+from singflow.artifacts.shards import ROWS_AT_ONCE
 from singflow.artifacts.tables import write_parquet
-
-ROWS = 4096  # features compared with all texts at once
 
 
 class Flags(cli.PairStep): ...
@@ -18,7 +17,7 @@ def main(flags: Flags) -> None:
     inputs = Inputs.of(flags)
     texts, labels, own = inputs.label_texts, inputs.labels, inputs.label_of
     blocks = []
-    for image_id, removal in inputs.removals(size=ROWS):
+    for image_id, removal in inputs.removals(size=ROWS_AT_ONCE):
         columns = {
             "image_id": image_id,
             "label": labels[own[image_id]],
@@ -29,7 +28,7 @@ def main(flags: Flags) -> None:
     found = pd.concat(blocks, ignore_index=True)
     themselves = [
         pd.Series(labels[nearest_texts(embeddings, texts)], image_id)
-        for image_id, embeddings in inputs.embeddings(size=ROWS)
+        for image_id, embeddings in inputs.embeddings(size=ROWS_AT_ONCE)
     ]
     found["embedding"] = pd.concat(themselves).loc[found["image_id"]].to_numpy()
     write_parquet(flags.path("zero_shot"), found)

@@ -8,7 +8,7 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.geometry import remove_null
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.probes import KINDS, Matrix, Probe, Roles, assign_roles, probe
+from singflow.analyses.probes import PROBED, Matrix, Probe, Roles, assign_roles, probe
 from singflow.artifacts.files import write_json
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks, iterate_shards
@@ -58,7 +58,7 @@ def read_probe_rows(
             widths = len(basis), len(translators.whole.bias)
             rows = {
                 kind: Scratch(inputs.path("probes").parent, int(first[-1]), width)
-                for kind, width in zip(KINDS, widths, strict=True)
+                for kind, width in zip(PROBED, widths, strict=True)
             }
         wanted = roles.training[shard["image_id"]] | (
             roles.test[shard["image_id"]] & (shard["view"] == 0)

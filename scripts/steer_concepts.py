@@ -11,7 +11,7 @@ from singflow.analyses.steering import Steering, null_directions, steering_score
 from singflow.artifacts.tables import write_parquet
 from singflow.errors import check_labels
 
-ROWS = 1024  # features steered at once
+STEERED_AT_ONCE = 1024  # features
 NUMBERS = ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
 TYPES = {"image_id": "int64", "label": "str", "prompt": "str"}
 TYPES |= dict.fromkeys(NUMBERS, "float64") | {"reachable": "bool"}
@@ -44,7 +44,7 @@ def main(flags: Flags) -> None:
                 named = {"image_id": image_id, "label": labels[text_of[image_id]], "prompt": prompt}
                 yield scores.assign(**named)
 
-    for image_id, features in inputs.features(size=ROWS, images=steered):
+    for image_id, features in inputs.features(size=STEERED_AT_ONCE, images=steered):
         for place, rows in translators.parts(image_id):
             blocks += of_one(place, image_id[rows], features[rows])
     table = pd.concat(blocks) if blocks else pd.DataFrame(columns=list(TYPES))

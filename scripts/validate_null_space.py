@@ -8,7 +8,7 @@ from singflow.analyses.inputs import Inputs
 from singflow.analyses.null_validation import PERTURBATIONS, effect, perturb
 from singflow.artifacts.tables import write_parquet
 
-ROWS = 512  # features perturbed at once
+PERTURBED_AT_ONCE = 512  # features
 
 
 class Flags(cli.ModelStep):
@@ -21,7 +21,7 @@ def main(flags: Flags) -> None:
     weight, bias = (inputs.head[name].astype(np.float64) for name in ("weight", "bias"))
     basis = inputs.null_basis
     blocks = []
-    for image_id, features in inputs.features(size=ROWS):
+    for image_id, features in inputs.features(size=PERTURBED_AT_ONCE):
         for name, perturbation in zip(
             PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True
         ):

@@ -27,7 +27,7 @@ from singflow.analyses.inputs import Inputs
 from singflow.artifacts import files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
-from singflow.artifacts.catalog import CATALOG, COLUMNS
+from singflow.artifacts.catalog import CATALOG, TABLE_COLUMNS
 from singflow.artifacts.tables import BASIS, read_models
 from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import (
@@ -347,8 +347,8 @@ def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
 
 NETWORK = Network("mlp3", 3, 4, 5, 0.1)
 LINEAR = {"weight": np.ones((4, 3), np.float32), "bias": np.ones(4, np.float32)}
-ROWS = {"image_id": np.arange(2), "view": np.zeros(2, np.int32)}
-SHARD = {"features": np.ones((2, 3), np.float32)} | ROWS
+SHARD = {"image_id": np.arange(2), "view": np.zeros(2, np.int32)}
+SHARD |= {"features": np.ones((2, 3), np.float32)}
 SPLIT = {"label": ["a", "b"], "split": ["validation", "train"], "fold": [0, 1]}
 MANIFEST = whole(pd.DataFrame({"image_id": [0, 1]} | SPLIT))
 FOLDS = {"fold_weight": np.ones((2, 4, 3), np.float32), "fold_bias": np.ones((2, 4), np.float32)}
@@ -437,15 +437,15 @@ def test_damaged_tables_of_rows_are_read_or_refused_with_the_fix(tmp_path, data)
 
 
 @bounded
-@given(st.sampled_from(sorted(COLUMNS)), st.data())
+@given(st.sampled_from(sorted(TABLE_COLUMNS)), st.data())
 def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_fix(tmp_path, kind, data):
     values = {"i": [0, 1], "f": [0.5, 1.5], "b": [True, False], "O": ["a", "b"]}
-    frame = pd.DataFrame({name: values[letter] for name, letter in COLUMNS[kind].items()})
+    frame = pd.DataFrame({name: values[letter] for name, letter in TABLE_COLUMNS[kind].items()})
     path = tmp_path / "t.parquet"
     tables.write_parquet(path, frame)
     tables.read_parquet(path, kind)
-    victim = data.draw(st.sampled_from(sorted(COLUMNS[kind])))
-    others = [values[letter] for letter in values if letter != COLUMNS[kind][victim]]
+    victim = data.draw(st.sampled_from(sorted(TABLE_COLUMNS[kind])))
+    others = [values[letter] for letter in values if letter != TABLE_COLUMNS[kind][victim]]
     changes = [frame.assign(**{victim: other}) for other in others]
     tables.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), *changes])))
     fix = rf"t\.parquet: has no column '{victim}' of \w+.*: {files.FIX}"
@@ -581,7 +581,7 @@ def test_a_damaged_release_is_read_or_refused(tmp_path, data):
 
 
 SPELLED = dict.fromkeys(["class_embeddings", "other_embeddings"], np.eye(2, 4, dtype=np.float32))
-TESTED = dict.fromkeys(COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
+TESTED = dict.fromkeys(TABLE_COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
 MEASURED = {
     "features": (tensor_files.write_tensors, SHARD, {}),
     "evidence_images": (tables.write_parquet, pd.DataFrame(TESTED)),
@@ -737,8 +737,8 @@ def packed(path):
 
 # sizes, as they are written
 TAR_NUMBERS = [b"9" * 11, b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\x80" + bytes(10) + b"\x7f"]
-KINDS = [b"%c" % kind for kind in b"LKxgSXV21345670"]
-HEADERS = [b"\0" * 512, b"ustar\x0000", *TAR_NUMBERS, *KINDS, b"../../etc/passwd", *BYTES]
+TAR_KINDS = [b"%c" % kind for kind in b"LKxgSXV21345670"]
+HEADERS = [b"\0" * 512, b"ustar\x0000", *TAR_NUMBERS, *TAR_KINDS, b"../../etc/passwd", *BYTES]
 
 
 def resealed(content):

@@ -203,8 +203,8 @@ def test_the_order_of_texts_and_how_many_are_tested_at_once_change_nothing(monke
     order = np.random.default_rng(0).permutation(20)
     found = by_text(residuals, texts[order], alone(80), QUESTION)
     pd.testing.assert_frame_equal(found, wanted.iloc[order].reset_index(drop=True))
-    monkeypatch.setattr(hidden, "TEXTS", 7)
-    monkeypatch.setattr(hidden, "ROWS", 33)
+    monkeypatch.setattr(hidden, "TEXTS_AT_ONCE", 7)
+    monkeypatch.setattr(hidden, "ROWS_AT_ONCE", 33)
     pd.testing.assert_frame_equal(by_text(residuals, texts, alone(80), QUESTION), wanted)
 
 

@@ -22,7 +22,7 @@ OF_FOLDS = [
     Affine((factor * MIXING).astype(np.float32), np.full(DIM, fold, np.float32))
     for fold, factor in enumerate(RNG.uniform(0.2, 2, (3, DIM, 1)))
 ]
-COLUMNS = [
+SCORE_COLUMNS = [
     "image_id", "label", "class_index", "predicted_index", "fold", "is_deg", "as_deg",
     "as_contrast_deg", "angle_original_deg", "angle_equivalent_deg", "null_energy", "logit_change",
     "floor_is_deg",
@@ -73,7 +73,7 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it(tmp_path):
     }
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-3, err_msg=name)
-    assert list(found) == COLUMNS and found["label"].tolist() == LABELS.tolist()
+    assert list(found) == SCORE_COLUMNS and found["label"].tolist() == LABELS.tolist()
     pd.testing.assert_frame_equal(found[floors.columns], floors)
 
 

@@ -11,7 +11,15 @@ from sklearn.preprocessing import StandardScaler
 
 from singflow.analyses import probes
 from singflow.analyses.geometry import null_space, remove_null
-from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, probe
+from singflow.analyses.probes import (
+    Probe,
+    assign_roles,
+    correlate,
+    drawn_rows,
+    fit_logistic,
+    fit_ridge,
+    probe,
+)
 from singflow.analyses.statistics import wilson
 from singflow.artifacts.files import write_json
 from singflow.figures import plot_probes
@@ -74,11 +82,11 @@ def test_every_fifth_image_of_a_label_is_held_out_and_tested_where_the_data_test
 
 
 SPLITS = st.sampled_from(["train", "validation"])
-ROWS = st.tuples(st.sampled_from("abcd"), SPLITS, st.integers(0, 7))
+IMAGES = st.tuples(st.sampled_from("abcd"), SPLITS, st.integers(0, 7))
 
 
 @settings(max_examples=40)
-@given(st.lists(ROWS, min_size=1, max_size=40), st.integers(1, 3))
+@given(st.lists(IMAGES, min_size=1, max_size=40), st.integers(1, 3))
 def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, views):
     images = pd.DataFrame(drawn, columns=["label", "split", "content"])
     images["sha256"] = images["content"].map(hex)
@@ -124,14 +132,14 @@ def test_ridge_is_scikit_learns_on_one_hot_labels_whatever_the_unit(seed, width,
 
 
 @settings(max_examples=12)
-@given(*CASES, UNITS, st.sampled_from([0, 2**27]))
-def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_memory_and_streamed(
-    seed, width, labels, unit, in_memory
+@given(*CASES, UNITS)
+def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit(
+    seed, width, labels, unit
 ):
     features, codes = shifted(seed, width, labels, 55)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "TOLERANCE", 1e-7)
-        fitted = list(fit_logistic(unit * features, np.arange(40), codes, ALPHAS, 2, in_memory))
+        fitted = list(fit_logistic(unit * features, np.arange(40), codes, ALPHAS))
     for alpha, ours in zip(ALPHAS, fitted, strict=True):
         model = LogisticRegression(C=1 / (alpha * width), solver="newton-cholesky", tol=1e-10)
         theirs = make_pipeline(StandardScaler(), model).fit(features[:40], codes[:40])
@@ -141,46 +149,20 @@ def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_mem
         np.testing.assert_allclose(shares, expected, atol=2e-4 / np.sqrt(alpha))
 
 
-class Blocks:
-    """Rows that are read in blocks alone."""
-
-    def __init__(self, rows):
-        self._rows, self.shape, self.largest = rows, rows.shape, 0
-
-    def __getitem__(self, index):
-        self.largest = max(self.largest, len(index))
-        return self._rows[index]
-
-
-def test_rows_that_exceed_memory_are_streamed_and_find_what_rows_in_memory_do_whatever_the_threads():  # noqa: E501
-    generator = np.random.default_rng(0)
-    codes = generator.permutation(np.repeat(np.arange(5), 2000))
-    centres = generator.standard_normal((5, 20))
-    rows = (centres[codes] + 0.5 * generator.standard_normal((10_000, 20)) + 100).astype(np.float32)
-    index, held_out = np.arange(0, 10_000, 2), np.arange(1, 10_000, 2)
-    held, read = Blocks(rows), Blocks(rows)
-    in_memory = list(fit_logistic(held, index, codes, ALPHAS, 1, len(index) * 25))
-    streamed = list(fit_logistic(read, index, codes, ALPHAS, 1, len(index) * 25 - 1))
-    assert (held.largest, read.largest <= 4096) == (5000, True)
-    wide = rows.astype(np.float64)
-    for ours, theirs in zip(in_memory, streamed, strict=True):
-        np.testing.assert_allclose(ours(wide), theirs(wide), atol=0.05)
-        found = ours(wide[held_out]).argmax(1), theirs(wide[held_out]).argmax(1)
-        assert (found[0] == found[1]).mean() > 0.999
-        assert (found[1] == codes[held_out]).mean() > 0.98
-    for threads in (2, 5):
-        again = fit_logistic(rows, index, codes, ALPHAS, threads, 0)
-        for ours, theirs in zip(streamed, again, strict=True):
-            assert ours.weight.tobytes() == theirs.weight.tobytes()
-            assert ours.bias.tobytes() == theirs.bias.tobytes()
-
-
-@pytest.mark.parametrize("in_memory", [0, 2**27])
-def test_a_fit_that_did_not_converge_is_said(monkeypatch, in_memory):
-    monkeypatch.setattr(probes, "ITERATIONS", 1)
-    features, codes = shifted(0, 6, 3, 40)
-    with pytest.warns(UserWarning, match="converge"):
-        list(fit_logistic(features, np.arange(40), codes, [1e-4], in_memory=in_memory))
+def test_rows_beyond_memory_are_drawn_with_one_of_every_label_and_said(monkeypatch):
+    images = manifest({"a": 200, "b": 200, "rare": 2}, dict.fromkeys(["a", "b", "rare"], 30))
+    features = planted(images, 8, 0)
+    whole = probed(images, features, NOTHING, INVERTIBLE)
+    monkeypatch.setattr(probes, "IN_MEMORY", 50 * (8 + 3) + 3)
+    report = probed(images, features, NOTHING, INVERTIBLE)
+    assert whole["note"] == ""
+    assert report["note"] == "trained on 50 of 402 rows, which fit in memory"
+    assert report["accuracy_principal"] == whole["accuracy_principal"] == 1
+    assert report == probed(images, features, NOTHING, INVERTIBLE, threads=2)
+    index, codes = np.arange(0, 800, 2), np.repeat([0, 1, 2], [400, 396, 4])
+    drawn = drawn_rows(index, codes, 40)
+    assert len(set(drawn)) == 40 and set(drawn) <= set(index) and set(codes[drawn]) == {0, 1, 2}
+    assert drawn_rows(index, codes, 400) is index and len(drawn_rows(index, codes, 1)) == 3
 
 
 @BOTH
@@ -273,31 +255,17 @@ def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier):
         refused(message, probed, images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
 
 
-def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_computation():
-    x, y = np.array([0.6, 0.7, 0.8, 0.9, np.nan]), np.array([0.5, 0.7, 0.6, 0.9, 0.4])
+def test_the_correlation_of_five_models_or_more_is_that_of_a_hand_computation():
+    x = np.array([0.6, 0.7, 0.75, 0.8, 0.9, np.nan])
+    y = np.array([0.5, 0.7, 0.625, 0.6, 0.7, 0.4])
     row = correlate(x, y, 0.95)
-    # deviations (-.15, -.05, .05, .15) and (-.175, .025, -.075, .225): r = .055 / sqrt(.05 * .0875)
-    assert row["pearson"] == pytest.approx(0.055 / np.sqrt(0.05 * 0.0875), abs=1e-12)
-    reach = np.array([-1, 1]) * 1.959963984540054 / np.sqrt(4 - 3)
-    ends = np.tanh(np.arctanh(row["pearson"]) + reach)
-    assert [row["pearson_low"], row["pearson_high"]] == pytest.approx(ends, abs=1e-9)
-    assert (row["pearson_n"], row["pearson_note"]) == (4, "")
-
-
-FEWER = None, "a correlation needs three models with an accuracy"
-
-
-def test_a_correlation_that_is_undefined_is_left_empty_and_says_why():
-    for x, y, (pearson, note) in (
-        ([0.6, 0.7], [0.5, 0.7], FEWER),
-        ([1, 2, 3], [5, 6, np.nan], FEWER),
-        ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], (1.0, "an interval needs four models")),
-        ([0.6] * 4, [0.5, 0.6, 0.7, 0.7], (None, "all models have the same accuracy")),
-    ):
-        row = correlate(np.array(x), np.array(y), 0.95)
-        assert row["pearson"] == (pearson and pytest.approx(pearson))
-        ends = row["pearson_low"], row["pearson_high"]
-        assert (*ends, row["pearson_note"]) == (None, None, note)
+    # deviations (-.15, -.05, 0, .05, .15) and (-.125, .075, 0, -.025, .075)
+    r = 0.025 / np.sqrt(0.05 * 0.0275)
+    ends = np.tanh(np.arctanh(r) + np.array([-1, 1]) * 1.959963984540054 / np.sqrt(5 - 3))
+    expected = {"pearson": r, "pearson_low": ends[0], "pearson_high": ends[1], "pearson_n": 5}
+    assert row == pytest.approx(expected)
+    for few, same in ((x[:4], y[:4]), (np.full(6, 0.6), y)):
+        assert correlate(few, same, 0.95)["pearson"] is None
 
 
 @BOTH
@@ -372,10 +340,10 @@ def test_the_table_keeps_spaces_apart():
     probes = {
         space: {
             f"m{i}": {"accuracy_principal": i, "accuracy_translated": sign * i, "n_test": 4}
-            for i in range(4)
+            for i in range(5)
         }
         for space, sign in (("s", 1), ("t", -1))
     }
     models = pd.DataFrame([(s, m) for s in "st" for m in probes[s]], columns=["space", "model"])
     table = plot_probes.tabulate(probes, models.assign(**BASIS), 0.95)
-    np.testing.assert_allclose(table["pearson"], [1] * 4 + [-1] * 4)
+    np.testing.assert_allclose(table["pearson"], [1] * 5 + [-1] * 5)

@@ -2,167 +2,89 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
 
 from singflow.analyses.statistics import (
-    Sample,
     at_chance,
+    bootstrap_interval,
     bootstrap_means,
     holm,
-    interval,
-    strata_of,
+    resampled_means,
     top1_shortfall,
     wilson,
 )
 from tests.refusals import refused
 
 
-def test_the_interval_of_a_mean_over_one_stratum_is_scipys_percentile_bootstrap():
-    values = np.random.default_rng(0).gamma(2.0, size=200)
-    means = bootstrap_means(values[:, None], np.zeros(200, dtype=int), 20000, seed=0)[:, 0]
+def test_the_interval_of_a_ratio_is_scipys_percentile_bootstrap_wider_by_students_t():
+    below = np.random.default_rng(0).gamma(2.0, size=20)
+    columns = np.column_stack([3 * below + np.random.default_rng(1).normal(0, 1, 20), below])
+    means, units = resampled_means(columns, None, 20_000, seed=0)
+    over, under = columns.mean(axis=0)
+    found = bootstrap_interval(over / under, means[:, 0] / means[:, 1], units, 0.9)
     theirs = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert interval(means, 0.95) == pytest.approx(tuple(theirs), abs=0.01)
+        columns.T, lambda x, y: x.mean(-1) / y.mean(-1), n_resamples=20_000, paired=True,
+        method="percentile", confidence_level=0.9, rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    wider = np.sqrt(20 / 19) * scipy.stats.t.ppf(0.95, 19) / scipy.stats.norm.ppf(0.95)
+    expected = over / under + wider * (np.array(theirs) - over / under)
+    assert found == pytest.approx(expected, abs=0.02)
 
 
-@pytest.mark.parametrize("size", [2, 3, 10])
-def test_the_spread_is_that_of_a_stratified_mean_however_small_the_strata(size):
-    generator = np.random.default_rng(size)
-    strata = np.repeat(np.arange(60), size)
-    values = 10 * strata + generator.standard_normal(len(strata))
-    samples = bootstrap_means(values[:, None], strata, 8000, seed=0)[:, 0]
-    variances = pd.Series(values).groupby(strata).var(ddof=1)
-    assert samples.mean() == pytest.approx(values.mean(), abs=0.01)
-    assert samples.std() == pytest.approx(np.sqrt((variances / size).sum()) / 60, rel=0.04)
-
-
-def test_intervals_of_a_ratio_cover_it_in_93_to_97_percent_of_1000_trials():
-    strata, hits = np.repeat(np.arange(15), 10), 0
+@pytest.mark.parametrize("classes", [None, pd.Series(np.arange(120) % 12)])
+def test_intervals_cover_a_mean_over_images_or_over_classes_in_93_to_97_percent(classes):
+    hits = 0
     for trial in range(1000):
-        generator = np.random.default_rng([7, trial])
-        below = generator.gamma(4.0, 1.0, 150)
-        columns = np.column_stack([8 * below + generator.normal(0, 6, 150), below])
-        means = bootstrap_means(columns, strata, 400, seed=trial)
-        low, high = interval(means[:, 0] / means[:, 1], 0.95)
-        hits += low <= 8.0 <= high
+        generator = np.random.default_rng([8, trial])
+        of_class = 0 if classes is None else generator.normal(0, 1, 12)[classes]
+        values = 1 + of_class + generator.gamma(4.0, 0.5, 120) - 2
+        means, units = resampled_means(values[:, None], classes, 300, seed=trial)
+        low, high = bootstrap_interval(values.mean(), means[:, 0], units, 0.95)
+        hits += low <= 1 <= high
     assert 0.93 <= hits / 1000 <= 0.97
 
 
-def test_the_seed_decides_and_blocks_do_not(monkeypatch):
-    values, strata = np.random.default_rng(0).standard_normal((30, 2)), np.repeat([0, 1, 2], 10)
-    whole = bootstrap_means(values, strata, 200, seed=1)
-    assert not np.array_equal(whole, bootstrap_means(values, strata, 200, seed=2))
-    monkeypatch.setattr("singflow.analyses.statistics.CELLS", 100)
-    np.testing.assert_allclose(bootstrap_means(values, strata, 200, seed=1), whole, rtol=1e-12)
-
-
-def test_strata_that_are_resampled_apart_have_the_spread_of_strata_resampled_together(monkeypatch):
-    generator = np.random.default_rng(0)
-    strata = generator.integers(0, 40, 900)
-    values = generator.normal(strata[:, None], 1 + strata[:, None] / 10, (900, 2))
-    sizes = np.bincount(strata)
-    spread = [size * values[strata == s].var(axis=0, ddof=1) for s, size in enumerate(sizes)]
-    variance = np.sum(spread, axis=0) / 900**2
-    together = bootstrap_means(values, strata, 4000, seed=0)
-    monkeypatch.setattr("singflow.analyses.statistics.STRATA", 100)
-    for means in (together, bootstrap_means(values, strata, 4000, seed=0)):
-        error = np.sqrt(variance.max() / 4000)
-        np.testing.assert_allclose(means.mean(axis=0), values.mean(axis=0), atol=5 * error)
-        np.testing.assert_allclose(means.var(axis=0), variance, rtol=0.1)
-
-
-def test_one_image_constants_and_a_constant_ratio_of_columns_have_no_width():
-    assert (bootstrap_means(np.array([[2.5]]), np.array([0]), 100, seed=0) == 2.5).all()
-    means = bootstrap_means(np.full((9, 1), 2.5), np.repeat([0, 1], [4, 5]), 100, seed=0)
-    np.testing.assert_allclose(means, 2.5)
-    top = np.random.default_rng(0).gamma(2.0, size=60)
-    means = bootstrap_means(np.column_stack([3 * top, top]), np.repeat([0, 1, 2], 20), 500, seed=0)
-    np.testing.assert_allclose(means[:, 0] / means[:, 1], 3.0)
-
-
-def test_labels_with_one_image_share_a_stratum_and_a_lone_one_joins_the_smallest_label():
-    assert list(strata_of(pd.Series(["a", "a", "b", "c", "a"]))) == [0, 0, 1, 1, 0]
-    codes = strata_of(pd.Series(["a"] * 5 + ["b"] * 3 + ["c"]))
-    assert len(set(codes[:5])) == 1 and len(set(codes[5:])) == 1 and codes[0] != codes[5]
-    assert list(strata_of(pd.Series(["only"]))) == [0]
-
-
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=40))
-def test_no_stratum_has_one_image_and_no_label_is_split(labels):
-    codes = pd.Series(strata_of(pd.Series(labels)))
-    assert codes.value_counts().min() >= 2
-    assert codes.groupby(labels).nunique().max() == 1
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_resampled_means_have_the_standard_error_of_strata_or_of_classes_drawn_whole(whole):
+def test_the_standard_error_is_that_of_classes_drawn_whole():
     generator = np.random.default_rng(2)
-    codes = np.sort(generator.integers(0, 30, 300))
+    codes = generator.integers(0, 30, 300)
     values = generator.standard_normal(30)[codes] + generator.standard_normal(300)
-    sample, sizes = Sample(codes, whole), np.bincount(codes)
-    if whole:
-        residuals = np.bincount(codes, values - values.mean())
-        expected = np.sqrt(30 * residuals.var(ddof=1)) / 300
-    else:
-        spread = [n * values[codes == code].var(ddof=1) for code, n in enumerate(sizes)]
-        expected = np.sqrt(sum(spread)) / 300
-    assert sample.means(values[:, None], 4000, seed=0).std() == pytest.approx(expected, rel=0.05)
-    assert sample.freedom == (29 if whole else 270)
+    means, units = resampled_means(values[:, None], pd.Series(codes), 4000, seed=0)
+    residuals = np.bincount(codes, values - values.mean())
+    assert means.std() == pytest.approx(np.sqrt(30) * residuals.std() / 300, rel=0.05)
+    assert units == 30
 
 
 def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
-    values = np.random.default_rng(3).standard_normal(20)
+    columns = np.random.default_rng(3).standard_normal((20, 2))
     labels = pd.Series([f"label {n}" for n in range(20)])
-    once, thrice = (Sample.of(pd.concat([labels] * times), "classes") for times in (1, 3))
-    assert thrice.freedom == once.freedom == 19
-    columns = np.column_stack([values, values**2, np.ones(20)])
-    means = thrice.means(np.tile(columns, (3, 1)), 50, seed=0)
-    np.testing.assert_allclose(means, once.means(columns, 50, seed=0))
-    np.testing.assert_allclose(means[:, 0], once.means(values[:, None], 50, seed=0)[:, 0])
-    np.testing.assert_allclose(means[:, 2], 1)
+    once, _ = resampled_means(columns, labels, 50, seed=0)
+    thrice, units = resampled_means(np.tile(columns, (3, 1)), pd.concat([labels] * 3), 50, seed=0)
+    np.testing.assert_allclose(thrice, once)
+    assert units == 20
 
 
-def test_a_sample_is_of_strata_or_of_labels_but_not_of_too_few_labels():
+def test_the_seed_decides_and_models_with_the_same_images_stay_paired():
+    values = np.random.default_rng(0).standard_normal((30, 3))
+    means = bootstrap_means(values, 200, seed=1)
+    assert not np.array_equal(means, bootstrap_means(values, 200, seed=2))
+    for column in range(3):
+        alone = bootstrap_means(values[:, [column]], 200, seed=1)
+        np.testing.assert_array_equal(alone[:, 0], means[:, column])
+
+
+def test_one_image_has_no_width_and_an_undefined_resample_no_interval():
+    assert bootstrap_interval(2.5, bootstrap_means([[2.5]], 100, 0)[:, 0], 1, 0.95) == (2.5, 2.5)
+    assert np.isnan(bootstrap_interval(1.0, np.array([1.0, np.nan, 2.0]), 3, 0.95)).all()
+
+
+def test_too_few_labels_to_draw_are_refused():
     said = r"summary.resample: classes .* 9 are too few .* write images"
-    refused(said, Sample.of, pd.Series(list("abcdefghi") * 5), "classes")
-    labels = pd.Series(list("abcdefghij") * 5 + ["k"])
-    of_images = Sample.of(labels, "images")
-    assert Sample.of(labels[:-1], "classes").freedom == 9 and not of_images.whole
-    assert of_images.codes.tolist() == strata_of(labels).tolist()
-
-
-def test_intervals_are_wider_by_students_t():
-    samples = np.linspace(-1, 3, 101)
-    low, high = Sample(np.arange(8), whole=True).interval(0.5, samples, 0.95)
-    wider = scipy.stats.t.ppf(0.975, 7) / scipy.stats.norm.ppf(0.975)
-    assert (low, high) == pytest.approx((0.5 - wider * 1.4, 0.5 + wider * 2.4))
-    both = interval(np.arange(101)[:, None] * [1.0, 10.0], 0.9)  # of every column
-    np.testing.assert_allclose(both, [[5, 50], [95, 950]])
-    one_image = Sample(np.zeros(1, int)).interval(1.0, np.array([0.0, 2.0]), 0.5)
-    wider = scipy.stats.t.ppf(0.75, 1) / scipy.stats.norm.ppf(0.75)
-    assert one_image == pytest.approx((1 - wider / 2, 1 + wider / 2))
+    refused(said, resampled_means, np.ones((45, 1)), pd.Series(list("abcdefghi") * 5), 100, 0)
 
 
 @pytest.mark.parametrize("successes", [0, 3, 12])
 def test_wilsons_interval_is_scipys(successes):
     theirs = scipy.stats.binomtest(successes, 12).proportion_ci(0.9, "wilson")
     assert wilson(successes, 12, 0.9) == pytest.approx(tuple(theirs), abs=1e-12)
-
-
-def test_intervals_over_classes_cover_the_mean_of_all_classes_in_93_to_97_percent_of_1500_trials():
-    labels, hits = 10, 0
-    for trial in range(1500):
-        generator = np.random.default_rng([8, trial])
-        codes = np.arange(5 * labels) % labels
-        values = generator.gamma(9.0, 1 / 9, labels)[codes, None]
-        values = values + generator.normal(0, 0.5, (len(codes), 1))
-        sample = Sample(codes, whole=True)
-        means = sample.means(values, 500, seed=trial)
-        low, high = sample.interval(values.mean(axis=0), means, 0.95)
-        hits += low[0] <= 1.0 <= high[0]
-    assert 0.93 <= hits / 1500 <= 0.97
 
 
 def test_holms_correction_by_hand():

@@ -220,8 +220,8 @@ def study(tmp_path):
 
 
 NUMBERS = ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
-COLUMNS = {"image_id": "int64", "label": "str", "prompt": "str"}
-COLUMNS |= dict.fromkeys(NUMBERS, "float64") | {"reachable": "bool"}
+STEERING_TYPES = {"image_id": "int64", "label": "str", "prompt": "str"}
+STEERING_TYPES |= dict.fromkeys(NUMBERS, "float64") | {"reachable": "bool"}
 
 
 def steer_concepts(study, **flags):
@@ -233,7 +233,7 @@ def steer_concepts(study, **flags):
 def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
     caplog.set_level("INFO")
     table = steer_concepts(study)
-    assert list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
+    assert list(table.dtypes.astype(str).items()) == list(STEERING_TYPES.items())
     assert table["image_id"].tolist() == np.repeat(np.arange(11), 4).tolist()
     assert table["prompt"].tolist() == np.repeat(sorted(PROMPTS), 2).tolist() * 11
     assert table["target_is_deg"].tolist() == [5.0, 30.0] * 22
@@ -277,7 +277,7 @@ def test_without_prompts_the_tables_are_empty_and_have_their_columns(study):
     names = {"labels": LABELS, "concepts": [], "targets": []}
     study.texts(names, label_embeddings=np.ones((2, 9), np.float32))
     table = steer_concepts(study, prompts=[])
-    assert table.empty and list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
+    assert table.empty and list(table.dtypes.astype(str).items()) == list(STEERING_TYPES.items())
     study.run("tabulate_steering")
     rows = study.read("tables/steering.csv")
     assert rows.empty and {"n_reachable", "note", "seed"} <= set(rows)

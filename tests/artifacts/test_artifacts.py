@@ -376,14 +376,14 @@ def test_a_matrix_that_the_disk_has_no_room_for_is_refused_at_once(small_disk):
     assert not any(small_disk.iterdir())
 
 
-ROWS = [slice(1, 3), slice(None), slice(9, 2, -3), [2, 0], [1, 4, 8], [3, 3], [0, 39], 1]
-ROWS += [(np.array([2, 0]), slice(1, None)), np.array([[5], [7]]), np.array([], int)]
+INDEXES = [slice(1, 3), slice(None), slice(9, 2, -3), [2, 0], [1, 4, 8], [3, 3], [0, 39], 1]
+INDEXES += [(np.array([2, 0]), slice(1, None)), np.array([[5], [7]]), np.array([], int)]
 
 
 def test_what_is_read_of_a_matrix_in_a_file_is_a_copy(tmp_path):
     matrix, expected = Scratch(tmp_path, 40, 2), np.arange(80, dtype=np.float32).reshape(40, 2)
     matrix[:] = expected
-    for rows in ROWS:
+    for rows in INDEXES:
         read = matrix[rows]
         assert type(read) is np.ndarray and read.dtype == np.float32
         assert read.tolist() == expected[rows].tolist()

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from singflow.artifacts.catalog import COLUMNS
+from singflow.artifacts.catalog import TABLE_COLUMNS
 from singflow.data.manifest import build_manifest, read_classes
 from singflow.data.parameters import Data
 from tests.project import ROOT
@@ -14,7 +14,7 @@ CLASSES = read_classes(CLASSES_FILE)
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
     """A manifest with the columns of the frame, and the others filled in."""
     filled = {"i": range(len(frame)), "O": [f"text {row}" for row in range(len(frame))]}
-    columns = COLUMNS["manifest"].items()
+    columns = TABLE_COLUMNS["manifest"].items()
     return frame.assign(**{name: filled[kind] for name, kind in columns if name not in frame})
 
 

@@ -58,7 +58,7 @@ NO_SPACE = {"embeddings": None, "space": None}
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(saving, "ROWS", 16)  # four shards
+    monkeypatch.setattr(saving, "SHARD_ROWS", 16)  # four shards
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -333,7 +333,7 @@ import sys
 sys.path.insert(0, {root!r})
 from singflow.data import features
 from tests.data.test_features import save
-features.ROWS = 32
+features.SHARD_ROWS = 32
 save(**{changes})
 """
 

@@ -202,8 +202,8 @@ def test_views_use_the_whole_range_of_areas_and_reach_every_part_of_the_image():
     assert min(box.top for box in boxes) < 0.02 and max(box.bottom for box in boxes) > 0.98
 
 
-COLUMNS, ROWS = np.meshgrid(np.arange(64), np.arange(32))
-GRADIENT = np.stack([COLUMNS * 4, ROWS * 8, np.zeros_like(ROWS)], axis=2).astype(np.uint8)
+ACROSS, DOWN = np.meshgrid(np.arange(64), np.arange(32))
+GRADIENT = np.stack([ACROSS * 4, DOWN * 8, np.zeros_like(DOWN)], axis=2).astype(np.uint8)
 
 
 def test_a_crop_has_the_pixels_of_its_box():

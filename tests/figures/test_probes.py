@@ -54,17 +54,6 @@ def test_every_model_is_a_point_of_its_own_look_with_its_intervals_inside_the_ax
         assert legend.get_window_extent().x0 >= figure.axes[0].get_window_extent().x1
 
 
-def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none():
-    table, figure = drawn({"s": reports(16), "t": reports(3), "u": reports(1)})
-    first, second = (table[table["space"] == space].iloc[0] for space in "st")
-    interval = f"[{first['pearson_low']:.3f}, {first['pearson_high']:.3f}]"
-    assert titles(figure, 0) == [
-        f"space s: Pearson {first['pearson']:.3f} {interval}, 16 models",
-        f"space t: Pearson {second['pearson']:.3f}, no interval, 3 models",
-        "space u: a correlation needs three models with an accuracy",
-    ]
-
-
 def test_the_title_says_what_is_probed_how_and_what_is_left_out():
     other = {"n_labels_left_out": 2, "n_test_in_sample": 3, "classifier": "ridge", "by": "group"}
     second = {name: facts | other for name, facts in reports(3).items()}

@@ -18,7 +18,7 @@ from singflow.data.manifest import data_root
 from tests.project import Project
 
 THINGS = [559, 438, 455, 541, 630, 741, 471, 609, 915]
-KINDS = {"dog": [243, 251], "bird": [129, 99, 22], "thing": THINGS}
+GROUPS = {"dog": [243, 251], "bird": [129, 99, 22], "thing": THINGS}
 CLASSES = ["thing", "bird", "dog"]
 SIZE = [3, 96, 96]
 MINE = {"weights": "file:checkpoints/mine/model.pth", "class_list": "checkpoints/mine/classes.txt"}
@@ -57,7 +57,7 @@ def own(tmp_path_factory):
     """Scores of three labels, and the summary of the checkpoint; the model's predictions."""
     project = Project(tmp_path_factory.mktemp("own"))
     table = pd.read_csv(project.folder / "config/vocab/packaged.csv")
-    kinds = {index: kind for kind, indices in KINDS.items() for index in indices}
+    kinds = {index: kind for kind, indices in GROUPS.items() for index in indices}
     table["kind"] = table["class_index"].map(kinds)
     table = table.dropna(subset="kind")[["path", "kind", "class_index"]]
     table.to_csv(project.folder / "mine.csv", index=False)
@@ -82,7 +82,7 @@ def test_an_own_checkpoint_runs_through_the_whole_study(own):
     prompts = json.loads((results / "prompts/conse_minilm.json").read_text())
     assert prompts["labels"] == ["bird", "dog", "thing"]
     manifest = pd.read_parquet(results / "data/manifest.parquet")
-    assert set(manifest["prompt"]) == {f"an image of a {kind}" for kind in KINDS}
+    assert set(manifest["prompt"]) == {f"an image of a {kind}" for kind in GROUPS}
     scores = pd.read_parquet(results / "scores/conse_minilm/mine.parquet")
     assert [CLASSES[row] for row in scores["class_index"]] == list(manifest["label"])
     assert list(scores["predicted_index"]) == [own.predicted[path] for path in manifest["path"]]
@@ -94,7 +94,7 @@ def test_an_own_checkpoint_runs_through_the_whole_study(own):
 
 def test_a_model_with_the_studys_classes_keeps_them_beside_it(own):
     scores = pd.read_parquet(own.folder / SCORES[1])
-    assert set(scores["class_index"]) == {index for indices in KINDS.values() for index in indices}
+    assert set(scores["class_index"]) == {index for indices in GROUPS.values() for index in indices}
     assert np.mean(scores["predicted_index"] == scores["class_index"]) > 0.8
 
 

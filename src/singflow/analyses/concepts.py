@@ -21,7 +21,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import MOST_SHOWN, SafePath, Section
 from singflow.errors import InputError
 
-FEWEST = 3  # images of a label that have a spread, and can show a spurious cue
+LABEL_IMAGES = 3  # the fewest of a label that have a spread, and can show a spurious cue
 MOMENTS = ("angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std")
 
 

@@ -13,7 +13,7 @@ TABLES = {  # of the tables of texts and of groups, beside space and model
 }
 HIDDEN, ABSENT = 3, 2  # most texts that a sentence names
 MOST = 12  # texts of a list
-KINDS = {"label": "label", "predicted": "predicted class", "column": "group of images"}
+GROUPED_BY = {"label": "label", "predicted": "predicted class", "column": "group of images"}
 
 
 def looked_at(models: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def _of_texts(texts: pd.DataFrame) -> list[str]:
 
 def _of_groups(groups: pd.DataFrame) -> list[str]:
     said, tested = [], by_size(groups).astype({"hidden": bool})
-    for by, kind in KINDS.items():
+    for by, kind in GROUPED_BY.items():
         rows = tested[tested["by"] == by]
         if rows.empty:
             continue

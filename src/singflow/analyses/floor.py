@@ -29,7 +29,7 @@ from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
 from singflow.translators.reference import Images, Pool
 
-ROWS = 1024  # in memory at once
+BATCH = 1024  # rows in memory at once
 Result = TypeVar("Result")
 
 
@@ -73,7 +73,7 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for shard, embeddings in images:
-            for part in in_blocks(np.flatnonzero(shard["view"] == 0), ROWS):
+            for part in in_blocks(np.flatnonzero(shard["view"] == 0), BATCH):
                 if len(part):
                     image_id = shard["image_id"][part]
                     yield shard["features"][part], embeddings[part], fold[image_id]
@@ -125,7 +125,7 @@ class Rows:
         m, start, origin = len(own_words.offset), 0, np.zeros(directions.shape[1])
         files = [Scratch(folder, int(wanted.sum()), width) for width in (len(origin), m, m)]
         for shard, embeddings in images:
-            for part in in_blocks(np.flatnonzero((shard["view"] == 0) | (sums is not None)), ROWS):
+            for part in in_blocks(np.flatnonzero((shard["view"] == 0) | (sums is not None)), BATCH):
                 if not len(part):
                     continue
                 features, z = shard["features"][part], embeddings[part]
@@ -210,7 +210,7 @@ class Refits:
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
         cross = {group: np.zeros((len(rows.origin), dim), np.float32) for group in numbers}
         totals = {group: np.zeros(dim) for group in numbers}
-        for part in in_blocks(np.arange(len(rows.image_id)), ROWS):
+        for part in in_blocks(np.arange(len(rows.image_id)), BATCH):
             x, image_id = rows.coordinates[part], rows.image_id[part]
             sign = signs[image_id].astype(np.float32)[:, None]
             z = rows.spoken[part] + rows.remainder[part] * sign
@@ -250,7 +250,7 @@ class Refits:
         """IS of view 0 of images, by image id: (n,) in degrees."""
         found = np.empty(len(self.member_of))
         rank, origin = scored.rank, self.rows.origin.astype(np.float32)
-        for part in in_blocks(np.flatnonzero(scored.view == 0), ROWS):
+        for part in in_blocks(np.flatnonzero(scored.view == 0), BATCH):
             image_id = scored.image_id[part]
             x = scored.coordinates[part] + scored.origin.astype(np.float32)
             for member in np.unique(self.member_of[image_id]).tolist():

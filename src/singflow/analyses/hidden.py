@@ -13,11 +13,12 @@ import pandas as pd
 import scipy
 
 from singflow.analyses.evidence import TINY, Residuals
+from singflow.artifacts.shards import ROWS_AT_ONCE
 
 DRAWS = 999  # of the multiplier bootstrap
 CLUSTERS = 2000  # images, or groups of images, that the bootstrap draws, at most
-FEWEST = 10  # images of a group that is tested
-ROWS, TEXTS = 4096, 512  # images and texts at once
+GROUP_IMAGES = 10  # the fewest of a group that is tested
+TEXTS_AT_ONCE = 512
 TESTED: dict[str, type] = dict.fromkeys(
     ("unique_r2", "unique_r2_low", "unique_r2_high", "p"), float
 )
@@ -85,8 +86,8 @@ def by_text(
         toward = texts[chosen].T.astype(np.float64)
         variance = np.einsum("mt,mt->t", toward, residuals.covariance @ toward)
         sums = np.zeros((count, len(chosen)))
-        for start in range(0, n, ROWS):
-            rows = slice(start, start + ROWS)
+        for start in range(0, n, ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
             gain = (residuals.plain[rows] @ toward) ** 2 - (residuals.full[rows] @ toward) ** 2
             sums += members[rows].T @ gain
         sums *= np.divide(1.0 / n, variance, out=np.zeros_like(variance), where=variance > TINY)
@@ -102,7 +103,7 @@ def by_group(
     """D within each group of images, and whether it exceeds the margin.
 
     groups: (n,) number of each image's group, -1 for none. The columns are those of by_text(), and
-    n, the images of the group. Groups of fewer than FEWEST images (copies count once) have no
+    n, the images of the group. Groups of fewer than GROUP_IMAGES images (copies count once) have no
     interval and no p.
     """
     of_image, mine = clusters(copies, question.seed), groups >= 0
@@ -111,7 +112,9 @@ def by_group(
     gain = np.concatenate(
         [
             (np.square(residuals.plain[rows]) - np.square(residuals.full[rows])).sum(axis=1)
-            for rows in (slice(start, start + ROWS) for start in range(0, len(groups), ROWS))
+            for rows in (
+                slice(start, start + ROWS_AT_ONCE) for start in range(0, len(groups), ROWS_AT_ONCE)
+            )
         ]
     )
     at, shape = (of_image[mine], groups[mine]), (count, found)
@@ -121,7 +124,7 @@ def by_group(
     estimate = sums.sum(axis=0) / n
     centred = (sums - sizes * estimate) / n
     images = (sizes > 0).sum(axis=0)
-    large = np.flatnonzero(images >= FEWEST)
+    large = np.flatnonzero(images >= GROUP_IMAGES)
     table = pd.DataFrame({"unique_r2": estimate, "n": sizes.sum(axis=0).astype(np.int64)})
     tested = _tested(
         lambda chosen: (estimate[large[chosen]], centred[:, large[chosen]]), images[large], question
@@ -166,5 +169,5 @@ def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.
 
 
 def _batches(numbers: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(numbers), TEXTS):
-        yield numbers[start : start + TEXTS]
+    for start in range(0, len(numbers), TEXTS_AT_ONCE):
+        yield numbers[start : start + TEXTS_AT_ONCE]

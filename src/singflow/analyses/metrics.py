@@ -10,7 +10,7 @@ from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.ridge import Affine
 
-ROWS = 128  # their float64 copies stay in the processor's cache
+CACHED_ROWS = 128  # their float64 copies stay in the processor's cache
 NO_DIRECTION = (
     "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
 )
@@ -105,8 +105,8 @@ def subspace_translator(translator: Affine, basis: np.ndarray) -> Affine:
 
 def _wide(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
     """Rows of arrays of equal length, in float64, in blocks."""
-    for start in range(0, len(arrays[0]), ROWS):
-        part = slice(start, start + ROWS)
+    for start in range(0, len(arrays[0]), CACHED_ROWS):
+        part = slice(start, start + CACHED_ROWS)
         yield part, [array[part].astype(np.float64) for array in arrays]
 
 

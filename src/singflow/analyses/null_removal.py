@@ -6,8 +6,7 @@ import pandas as pd
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import contrast_deg
-
-ROWS = 4096  # features scored at once
+from singflow.artifacts.shards import ROWS_AT_ONCE
 
 
 def remove_null_components(
@@ -20,7 +19,7 @@ def remove_null_components(
     """
     head, basis, fold = inputs.head, inputs.null_basis, inputs.translators.fold
     blocks = []
-    for image_id, features in inputs.features(size=ROWS):
+    for image_id, features in inputs.features(size=ROWS_AT_ONCE):
         label = inputs.label_of[image_id]
         removal = inputs.null_removal(features, image_id)
         original, equivalent = removal.angles(inputs.label_texts[label])

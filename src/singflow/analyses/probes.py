@@ -3,7 +3,6 @@
 Figure 12 shows the results.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -39,14 +38,15 @@ class Probe(Section):
     )
 
 
-KINDS = ["principal", "translated"]
-# Up to this many numbers, rows times (features + labels), scikit-learn fits in memory: half a GiB.
+PROBED = ["principal", "translated"]
+# A logistic regression has at most this many numbers, rows times (features + labels): half a GiB.
 IN_MEMORY = 2**27
 # L-BFGS stops when the largest entry of the mean loss's gradient is below TOLERANCE, or after
 # ITERATIONS steps.
 TOLERANCE, ITERATIONS = 1e-5, 1000
 # A feature whose deviation is at most CONSTANT times the largest deviation varies only by rounding.
 CONSTANT = np.finfo(np.float32).eps
+MODELS_FOR_CORRELATION = 5  # the fewest over which a correlation says something
 
 
 @dataclass(frozen=True)
@@ -147,28 +147,18 @@ def fit_ridge(
 
 
 def fit_logistic(
-    rows: Matrix,
-    index: np.ndarray,
-    codes: np.ndarray,
-    alphas: list[float],
-    threads: int = 1,
-    in_memory: int = IN_MEMORY,
+    rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[float]
 ) -> Iterator[Affine]:
     """Multinomial logistic regressions on features standardized by the training rows.
 
     There is one for each alpha, in their order, for features that are not standardized; the
     predicted label is the largest entry of T f + c. The objective is the sum of the rows' losses +
-    alpha d ||T||^2 / 2, where d is the total variance of standardized features. Every fit starts at
-    the solution of the fit before it, so the largest alpha should come first. A feature that varies
-    only by rounding (an axis that lies in the null space) is not scaled. For rows, index, codes and
-    what is refused see fit_ridge().
-
-    If rows times (d + labels) is at most `in_memory`, scikit-learn's LogisticRegression fits all
-    rows at once (lbfgs, C = 1 / (alpha d)). Otherwise the same objective is minimized from the same
-    start with the same algorithm and tolerance, and every step reads the rows once, in blocks that
-    the threads share. The two solutions differ by rounding, within the tolerance; the number of
-    threads changes nothing.
+    alpha d ||T||^2 / 2, where d is the total variance of standardized features (scikit-learn's
+    C = 1 / (alpha d)). Every fit starts at the solution of the fit before it, so the largest alpha
+    should come first. A feature that varies only by rounding (an axis that lies in the null space)
+    is not scaled. For rows, index, codes and what is refused see fit_ridge().
     """
+    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler(copy=False)  # the blocks are copies already
@@ -177,90 +167,25 @@ def fit_logistic(
     deviation = np.sqrt(scaler.var_)
     _alike(deviation.max())
     scaler.scale_[deviation <= CONSTANT * deviation.max()] = 1.0
-    width, labels = rows.shape[1], int(codes[index].max()) + 1
-
-    def read(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return scaler.transform(rows[block]), codes[block]
-
-    if len(index) * (width + labels) <= in_memory:
-        solve = _held(*read(index))
-    else:
-        solve = _streamed(read, in_blocks(index), (labels, width), threads)
-    for alpha in alphas:
-        solution = solve(alpha * width).astype(np.float64)
-        if len(solution) == 1:  # two labels: scikit-learn fits the second row minus the first row
-            solution = np.vstack([np.zeros_like(solution), solution])
-        weight = solution[:, :-1] / scaler.scale_
-        yield Affine(weight, solution[:, -1] - weight @ scaler.mean_)
-
-
-def _held(x: np.ndarray, y: np.ndarray) -> Callable[[float], np.ndarray]:
-    """Function that fits rows in memory: weights and intercepts (labels, width + 1) for a penalty.
-
-    Every fit starts at the solution of the fit before it.
-    """
-    from sklearn.linear_model import LogisticRegression
-
+    features = scaler.transform(rows[index])
     model = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
+    for alpha in alphas:
+        model.set_params(C=1 / (alpha * features.shape[1])).fit(features, codes[index])
+        weight, bias = model.coef_ / scaler.scale_, model.intercept_.astype(np.float64)
+        bias = bias - weight @ scaler.mean_
+        if len(bias) == 1:  # two labels: scikit-learn fits the second row minus the first row
+            weight, bias = np.vstack([0 * weight, weight]), np.append(0, bias)
+        yield Affine(weight, bias)
 
-    def solve(penalty: float) -> np.ndarray:
-        model.set_params(C=1 / penalty).fit(x, y)
-        return np.column_stack([model.coef_, model.intercept_])
 
-    return solve
-
-
-def _streamed(
-    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    blocks: list[np.ndarray],
-    shape: tuple[int, int],
-    threads: int,
-) -> Callable[[float], np.ndarray]:
-    """Like `_held`, but the blocks are read again at every step."""
-    labels, width = shape
-    n = sum(map(len, blocks))
-    solution = np.zeros((labels, width + 1))
-
-    def loss_and_gradient(flat: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-        weight, intercept = np.split(flat.reshape(labels, width + 1), [width], axis=1)
-        narrow = weight.T.astype(np.float32)
-
-        def part(block: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-            x, y = read(block)
-            logits = (x @ narrow).astype(np.float64) + intercept[:, 0]
-            logits -= logits.max(axis=1, keepdims=True)
-            own = np.arange(len(y)), y
-            loss = -logits[own].sum()
-            shares = np.exp(logits, out=logits)
-            total = shares.sum(axis=1, keepdims=True)
-            shares /= total
-            shares[own] -= 1.0
-            loss = float(loss + np.log(total).sum())
-            return loss, shares.astype(np.float32).T @ x, shares.sum(axis=0)
-
-        loss = penalty / 2 * float(np.vdot(weight, weight))
-        gradient = np.hstack([penalty * weight, np.zeros_like(intercept)])
-        for mine, of_weight, of_intercept in map_ahead(part, blocks, threads, ahead=1):
-            loss += mine
-            gradient[:, :width] += of_weight
-            gradient[:, width] += of_intercept
-        return loss / n, gradient.ravel() / n
-
-    def solve(penalty: float) -> np.ndarray:
-        nonlocal solution
-        # For two labels scikit-learn penalizes the difference of the two rows.
-        shared = 2 * penalty if labels == 2 else penalty
-        limits = {"maxiter": ITERATIONS, "gtol": TOLERANCE}
-        options = limits | {"maxls": 50, "ftol": 64 * np.finfo(float).eps}  # as in scikit-learn
-        found = scipy.optimize.minimize(
-            loss_and_gradient, solution.ravel(), (shared,), "L-BFGS-B", jac=True, options=options
-        )
-        if not found.success:
-            warnings.warn(f"a logistic regression did not converge: {found.message}", stacklevel=2)
-        solution = found.x.reshape(labels, width + 1)
-        return solution
-
-    return solve
+def drawn_rows(index: np.ndarray, codes: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` rows of the index, drawn, and in any case a row of each of their labels."""
+    if len(index) <= most:
+        return index
+    drawn = np.random.default_rng(0).permutation(index)
+    first = np.unique(codes[drawn], return_index=True)[1]
+    rest = np.delete(drawn, first)[: max(0, most - len(first))]
+    return np.sort(np.concatenate([drawn[first], rest]))
 
 
 def probe(
@@ -275,23 +200,24 @@ def probe(
     """Test accuracy of classifiers on P_r f (principal) and on T P_r f + c (translated).
 
     Classifiers are trained on all views of the training images and tested on view 0. rows: for each
-    of KINDS features (N, width) in the row order of Roles.first_rows(); T and c of an image come
+    of PROBED features (N, width) in the row order of Roles.first_rows(); T and c of an image come
     from a fit that has not seen it. views: number of views per training image. rank: dimension of
     the principal space.
 
     The penalty with the best value on the held-out images is used, the largest of equals. The value
     is the likelihood of the labels (logistic; penalties are tried in descending order until it
     stops rising) or the number of correct labels (ridge). If no image is held out, the middle
-    penalty is used.
+    penalty is used. A logistic regression is trained on a draw of the rows, the same for both of
+    PROBED, if more than IN_MEMORY numbers would be in memory; note says so.
 
-    The report has classifier; n_train and n_test (images), n_labels; for each of KINDS
+    The report has classifier; n_train and n_test (images), n_labels; for each of PROBED
     accuracy_<kind> (0 to 1) with its Wilson interval, and alpha_<kind>; chance: share of the
     commonest label among the test images; note. If there is nothing to classify, accuracies, alphas
     and chance are None and note gives the reason.
     """
     report: dict[str, Any] = {"classifier": settings.classifier}
-    report |= dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])
-    report |= dict.fromkeys([f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")])
+    numbers = ("accuracy_{}", "accuracy_{}_low", "accuracy_{}_high", "alpha_{}")
+    report |= dict.fromkeys(number.format(kind) for kind in PROBED for number in numbers)
     report |= {"n_train": int(roles.training.sum()), "n_test": int(roles.test.sum())}
     report |= {"n_labels": len(roles.labels), "chance": None, "note": ""}
     if len(roles.labels) < 2:
@@ -307,12 +233,14 @@ def probe(
         np.flatnonzero(role[image_id]) for role in (roles.inner, roles.training, roles.test)
     )
     held_out = np.flatnonzero(roles.held_out[image_id] & whole)
+    notes = []
     logistic, alphas = settings.classifier == "logistic", sorted(set(settings.alphas), reverse=True)
-
-    def fit(kind: str, index: np.ndarray, alphas: list[float]) -> Iterator[Affine]:
-        if logistic:
-            return fit_logistic(rows[kind], index, codes, alphas, threads)
-        return fit_ridge(rows[kind], index, codes, alphas)
+    fit = fit_logistic if logistic else fit_ridge
+    if logistic:
+        n, width = len(training), max(of.shape[1] for of in rows.values()) + len(roles.labels)
+        inner, training = (drawn_rows(of, codes, IN_MEMORY // width) for of in (inner, training))
+        if len(training) < n:
+            notes.append(f"trained on {len(training)} of {n} rows, which fit in memory")
 
     def choose(kind: str) -> float:
         """The best penalty on the held-out images.
@@ -321,7 +249,7 @@ def probe(
         """
         best, chosen = -np.inf, alphas[0]
         criterion = _log_likelihood if logistic else _right
-        for alpha, classifier in zip(alphas, fit(kind, inner, alphas), strict=True):
+        for alpha, classifier in zip(alphas, fit(rows[kind], inner, codes, alphas), strict=True):
             value = _judge(rows[kind], held_out, codes, classifier, criterion)
             if value > best:
                 best, chosen = value, alpha
@@ -329,21 +257,22 @@ def probe(
                 break
         return chosen
 
-    def measure(kind: str) -> tuple[float, int]:
+    def fit_and_test(kind: str) -> tuple[float, int]:
         """The penalty that is used, and the number of correctly classified test images."""
         alpha = choose(kind) if len(held_out) else alphas[(len(alphas) - 1) // 2]
-        (classifier,) = fit(kind, training, [alpha])
+        (classifier,) = fit(rows[kind], training, codes, [alpha])
         return alpha, int(_judge(rows[kind], test, codes, classifier, _right))
 
-    for kind, (alpha, right) in zip(KINDS, map_ahead(measure, KINDS, threads), strict=True):
+    for kind, (alpha, right) in zip(PROBED, map_ahead(fit_and_test, PROBED, threads), strict=True):
         low, high = wilson(right, len(test), confidence)
         report |= {f"alpha_{kind}": alpha, f"accuracy_{kind}": right / len(test)}
         report |= {f"accuracy_{kind}_low": low, f"accuracy_{kind}_high": high}
     if not len(held_out):
-        report["note"] = (
+        notes.append(
             "no label has two training images to choose the penalty with: the middle one is used"
         )
-    return report | {"chance": float(np.bincount(codes[test]).max() / len(test))}
+    chance = float(np.bincount(codes[test]).max() / len(test))
+    return report | {"chance": chance, "note": "; ".join(notes)}
 
 
 def _right(scores: np.ndarray, codes: np.ndarray) -> float:
@@ -373,20 +302,14 @@ def _judge(
 def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[str, Any]:
     """Pearson correlation over models of two accuracies (n,), with Fisher's interval.
 
-    Models without one of the accuracies (NaN) are left out. An undefined number is None, and
-    pearson_note gives the reason.
+    Models without one of the accuracies (NaN) are left out. The numbers are None if fewer than
+    MODELS_FOR_CORRELATION are left, or if one of the accuracies is the same for all.
     """
     known = ~(np.isnan(before) | np.isnan(after))
     x, y = before[known], after[known]
     row: dict[str, Any] = dict.fromkeys(["pearson", "pearson_low", "pearson_high"])
-    row |= {"pearson_n": len(x), "pearson_note": ""}
-    if len(x) < 3:
-        return row | {"pearson_note": "a correlation needs three models with an accuracy"}
-    if not (np.ptp(x) and np.ptp(y)):
-        return row | {"pearson_note": "all models have the same accuracy"}
-    result = scipy.stats.pearsonr(x, y)
-    row["pearson"] = float(result.statistic)
-    if len(x) < 4:
-        return row | {"pearson_note": "an interval needs four models"}
-    interval = result.confidence_interval(confidence)
-    return row | {"pearson_low": float(interval.low), "pearson_high": float(interval.high)}
+    if len(x) >= MODELS_FOR_CORRELATION and np.ptp(x) and np.ptp(y):
+        found = scipy.stats.pearsonr(x, y)
+        row["pearson"] = float(found.statistic)
+        row["pearson_low"], row["pearson_high"] = map(float, found.confidence_interval(confidence))
+    return row | {"pearson_n": len(x)}

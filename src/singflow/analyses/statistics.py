@@ -1,148 +1,67 @@
 """Intervals of means and shares over images, Holm's correction, and tests of a top-1."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import scipy
-from numpy.typing import ArrayLike
 
 from singflow.errors import InputError
 
-# STRATA images are resampled together and CELLS numbers are drawn at once, to stay in the cache.
-STRATA, CELLS = (20_000, 100_000)
-LEAST = 10  # the least number of labels that can be resampled as a whole
+LABELS_FOR_INTERVAL = 10  # the fewest labels that can be resampled as a whole
 
 
-def strata_of(labels: pd.Series) -> np.ndarray:
-    """Strata of the bootstrap, (n,) codes from 0: one stratum per label with more than one image.
+def bootstrap_means(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means (resamples, c) of columns (n, c) over rows that are drawn with replacement.
 
-    A label with one image has no spread. Labels with one image share a stratum; if there is only
-    one such label, it joins the smallest other label (collapsed strata).
+    Rows are drawn whole, so that differences and ratios of columns stay paired. The draws follow
+    from the seed and n alone, so that models with the same images stay paired, too.
     """
-    codes = pd.factorize(labels)[0]
-    sizes = np.bincount(codes)
-    single = sizes == 1
-    if single.sum() == 1 and len(sizes) > 1:
-        single[np.flatnonzero(~single)[np.argmin(sizes[~single])]] = True
-    merged = np.where(single, len(sizes), np.arange(len(sizes)))
-    return np.unique(merged[codes], return_inverse=True)[1]
+    across, n = np.array(columns, dtype=np.float64, order="F").T, len(columns)
+    generator = np.random.default_rng([seed, n])
+    means = np.empty((resamples, len(across)))
+    for row in means:
+        weights = np.bincount(generator.integers(n, size=n), minlength=n)
+        np.einsum("cn,n->c", across, weights, out=row)  # BLAS would sum by its number of threads
+    return means / n
 
 
-def bootstrap_means(
-    columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int
-) -> np.ndarray:
-    """Means of columns over resampled images, by the rescaling bootstrap.
+def resampled_means(
+    columns: np.ndarray, classes: pd.Series | None, resamples: int, seed: int
+) -> tuple[np.ndarray, int]:
+    """Means as from bootstrap_means(), and the number of units that were drawn.
 
-    From a stratum of m images m - 1 are drawn and weighted up, because m draws would understate the
-    spread of small strata. Rows are drawn whole, so that differences and ratios of columns stay
-    paired.
+    The units are the images, or whole labels if `classes`, the label of each image, is given.
+    Raises InputError if there are fewer than LABELS_FOR_INTERVAL labels to draw.
+    """
+    if classes is None:
+        return bootstrap_means(columns, resamples, seed), len(columns)
+    sums = pd.DataFrame(columns).assign(n=1).groupby(classes.to_numpy()).sum().to_numpy()
+    if len(sums) < LABELS_FOR_INTERVAL:
+        raise InputError(
+            f"summary.resample: classes takes labels as the sample, and {len(sums)} are too few "
+            f"for an interval: {LABELS_FOR_INTERVAL} are needed; write images"
+        )
+    drawn = bootstrap_means(sums, resamples, seed)
+    return drawn[:, :-1] / drawn[:, -1:], len(sums)
 
-    Parameters
-    ----------
-    columns : ndarray (n, c)
-        Values of every image.
-    strata : ndarray (n,)
-        Stratum of every image, codes from 0.
-    resamples, seed : int
-        Number of resamples, and their seed, which is used together with n, and not with the
-        columns, so that models with the same images stay paired.
 
-    Returns
-    -------
-    ndarray (resamples, c)
-        Means in float64.
+def bootstrap_interval(
+    value: float, samples: np.ndarray, units: int, confidence: float
+) -> tuple[float, float]:
+    """Percentile interval of an estimate, which is as wide as Student's interval of a mean.
+
+    The percentiles of the resamples are too near to the estimate if few units were drawn. Their
+    distance is multiplied by sqrt(n / (n - 1)) and by Student's quantile over the normal quantile.
+    value: from all n units. samples: (resamples,); the ends are NaN if one is undefined.
 
     References
     ----------
-    Rao and Wu 1988.
+    Hesterberg 2015.
     """
-    order = np.argsort(strata, kind="stable")
-    sizes = np.bincount(strata)
-    starts = np.cumsum(sizes) - sizes
-    ordered = np.asarray(columns, dtype=np.float64)[order]
-    generator = np.random.default_rng([seed, len(strata)])
-    means = np.zeros((resamples, ordered.shape[1]))
-    for together in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(starts // STRATA)) + 1):
-        first, size = starts[together[0]], sizes[together]
-        drawn, n = np.maximum(size - 1, 1), size.sum()
-        start, size_of_pick = np.repeat(starts[together] - first, drawn), np.repeat(size, drawn)
-        weight = np.repeat(size / drawn / len(strata), drawn)
-        step = max(1, CELLS // n)
-        for begin in range(0, resamples, step):
-            part = slice(begin, min(begin + step, resamples))
-            count = part.stop - part.start
-            picked = np.floor(generator.random((count, len(weight))) * size_of_pick)
-            picked = start + picked.astype(np.int64)
-            cells = (picked + n * np.arange(count)[:, None]).ravel()
-            weights = np.bincount(cells, np.tile(weight, count), count * n)
-            means[part] += weights.reshape(count, n) @ ordered[first : first + n]
-    return means
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How images are resampled: within their stratum, or as whole labels.
-
-    codes: (n,) from 0, the stratum of each image, or its label. whole: labels are drawn with all of
-    their images; otherwise images are drawn within their stratum.
-    """
-
-    codes: np.ndarray
-    whole: bool = False
-
-    @classmethod
-    def of(cls, labels: pd.Series, resample: str) -> "Sample":
-        """Resampling of images with these labels; resample is "images" or "classes".
-
-        Raises InputError if classes are resampled and there are fewer than LEAST labels.
-        """
-        if resample == "images":
-            return cls(strata_of(labels))
-        codes = pd.factorize(labels)[0]
-        if codes.max() + 1 < LEAST:
-            raise InputError(
-                f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} "
-                f"are too few for an interval: {LEAST} are needed; write images"
-            )
-        return cls(codes, whole=True)
-
-    @property
-    def freedom(self) -> int:
-        """Degrees of freedom of a standard error."""
-        groups = int(self.codes.max()) + 1
-        return groups - 1 if self.whole else len(self.codes) - groups
-
-    def means(self, columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-        """Means (resamples, c) of columns (n, c) over resampled images; see bootstrap_means()."""
-        if not self.whole:
-            return bootstrap_means(columns, self.codes, resamples, seed)
-        n = np.bincount(self.codes)
-        sums = np.column_stack(
-            [*(np.bincount(self.codes, column) for column in np.asarray(columns).T), n]
-        )
-        drawn = bootstrap_means(sums, np.zeros(len(n), dtype=np.int64), resamples, seed)
-        return drawn[:, :-1] / drawn[:, -1:]
-
-    def interval(
-        self, value: ArrayLike, samples: np.ndarray, confidence: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Percentile interval, widened by the ratio of Student's t quantile to the normal quantile.
-
-        value: estimates (...) from all images. samples: (resamples, ...), those from the resamples.
-        confidence: coverage. The ends are NaN if a sample is undefined.
-        """
-        tail = (1 + confidence) / 2
-        wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(tail)
-        low, high = interval(samples, confidence)
-        return value + wider * (low - value), value + wider * (high - value)
-
-
-def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis of samples; NaN if a sample is undefined."""
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
-    return low, high
+    tail, freedom = (1 + confidence) / 2, max(units - 1, 1)
+    student, normal = scipy.special.stdtrit(freedom, tail), scipy.special.ndtri(tail)
+    ends = np.quantile(samples, [1 - tail, tail])
+    low, high = value + (units / freedom) ** 0.5 * student / normal * (ends - value)
+    return float(low), float(high)
 
 
 def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:

@@ -8,7 +8,13 @@ import pandas as pd
 from pydantic import Field
 
 from singflow.analyses.evidence import POWER, RESOLUTION, SHARES
-from singflow.analyses.statistics import Sample, at_chance, holm, top1_shortfall
+from singflow.analyses.statistics import (
+    at_chance,
+    bootstrap_interval,
+    holm,
+    resampled_means,
+    top1_shortfall,
+)
 from singflow.analyses.tables import (
     EDGE,
     LEAK,
@@ -29,8 +35,7 @@ class Summary(Section):
 
     resample: Literal["images", "classes"] = Field(
         "images",
-        description="what the bootstrap draws: images (within labels) | classes (whole labels, 10 "
-        "or more)",
+        description="what the bootstrap draws: images | classes (whole labels, 10 or more)",
     )
     resamples: int = Field(
         2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval"
@@ -52,7 +57,7 @@ EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
 NO_NULL_SPACE = "no null space: the logits see every direction"
-ANGLES = {"is", "as_abs"}  # never below 0
+NEVER_NEGATIVE = {"is", "as_abs", "is_per_as"}
 
 
 def summarize_model(
@@ -123,32 +128,34 @@ def summarize_scores(scores: pd.DataFrame, settings: Summary, seed: int) -> dict
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
     }
-    names = ["is", "as", "as_abs"]
-    if scores["as_contrast_deg"].notna().all():
-        names.append("as_contrast")
-    angles = scores.assign(as_abs_deg=scores["as_deg"].abs())
-    columns = [angles[f"{name}_deg"] for name in names]
-    sample = Sample.of(scores["label"], settings.resample)
-    drawn = sample.means(np.column_stack(columns), settings.resamples, seed).T
-    samples = dict(zip(names, drawn, strict=True))
-    for name, values in zip(names, columns, strict=True):
-        row[f"{name}_mean"] = float(values.mean())
-        low, high = map(float, sample.interval(values.mean(), samples[name], settings.confidence))
-        row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0) if name in ANGLES else low, high
-    if "as_contrast" not in names:
-        row |= dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
+    angles = pd.DataFrame({name: scores[f"{name}_deg"] for name in ("is", "as")})
+    angles = angles.assign(as_abs=angles["as"].abs(), as_contrast=scores["as_contrast_deg"])
+    angles = angles.dropna(axis="columns")  # of a single label there is no contrast
+    classes = scores["label"] if settings.resample == "classes" else None
+    means, units = resampled_means(angles.to_numpy(), classes, settings.resamples, seed)
+    drawn = dict(zip(angles, means.T, strict=True))
+
+    def interval(name: str, value: float, samples: np.ndarray) -> tuple[float, float]:
+        low, high = bootstrap_interval(value, samples, units, settings.confidence)
+        return max(low, 0.0) if name in NEVER_NEGATIVE else low, high
+
+    for name in ("is", "as", "as_abs", "as_contrast"):
+        row |= dict.fromkeys([f"{name}_mean", f"{name}_low", f"{name}_high"])
+        if name in drawn:
+            mean = float(angles[name].mean())
+            low, high = interval(name, mean, drawn[name])
+            row |= {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
     row |= dict.fromkeys(["is_per_as", "is_per_as_low", "is_per_as_high"])
     if row["as_abs_mean"] > 0:
-        row["is_per_as"] = row["is_mean"] / row["as_abs_mean"]
-        ratios = samples["is"] / samples["as_abs"]
-        low, high = map(float, sample.interval(row["is_per_as"], ratios, settings.confidence))
-        row["is_per_as_low"], row["is_per_as_high"] = max(low, 0.0), high
+        ratio, ratios = row["is_mean"] / row["as_abs_mean"], drawn["is"] / drawn["as_abs"]
+        low, high = interval("is_per_as", ratio, ratios)
+        row |= {"is_per_as": ratio, "is_per_as_low": low, "is_per_as_high": high}
     row |= dict.fromkeys(["is_per_mean_as", "is_per_mean_as_low", "is_per_mean_as_high"])
     if row["as_mean"]:
         # AS/IS is bounded where the mean AS may be 0, and its inverse is not.
         share = abs(row["as_mean"]) / row["is_mean"]
-        shares = np.sign(row["as_mean"]) * samples["as"] / samples["is"]
-        low, high = map(float, sample.interval(share, shares, settings.confidence))
+        shares = np.sign(row["as_mean"]) * drawn["as"] / drawn["is"]
+        low, high = interval("as_per_is", share, shares)
         row["is_per_mean_as"] = 1 / share
         if low > 0:
             row["is_per_mean_as_low"], row["is_per_mean_as_high"] = 1 / high, 1 / low

@@ -35,7 +35,7 @@ Analysis = Literal[
     "pictures",
 ]
 WILDCARDS = {"model": ".+", "space": "[^/]+", "kind": "[^/]+", "shard": r"\d+"}
-KINDS = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}  # NumPy's letters
+KIND_NAMES = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}  # NumPy's letters
 
 
 class Tolerance(NamedTuple):
@@ -55,9 +55,9 @@ COMPUTED = Tolerance(1e-3, 1e-3)  # degrees, shares, logits
 class Artifact:
     """A file, or one file for each model, space, kind of translator or shard that its path names.
 
-    columns: kind (a key of KINDS) of the columns that readers rely on. tensors: kind and number of
-    dimensions. within: tolerance of its numbers between machines. analysis: the one that it belongs
-    to; "": every study has it, as its verdict needs it.
+    columns: kind (a key of KIND_NAMES) of the columns that readers rely on. tensors: kind and
+    number of dimensions. within: tolerance of its numbers between machines. analysis: the one that
+    it belongs to; "": every study has it, as its verdict needs it.
     """
 
     path: str
@@ -105,7 +105,7 @@ def _of(**kinds: str) -> dict[str, str]:
     return {name: kind for kind, names in kinds.items() for name in names.split()}
 
 
-ROWS = ("i", 1)
+INT_VECTOR = ("i", 1)
 VECTOR, MATRIX = ("f", 1), ("f", 2)
 EXACT = Tolerance(0, 0)  # copied, not computed
 TOWER = Tolerance(1e-3, 1e-6)  # float32 sums of a network
@@ -155,7 +155,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: device, tower,"
         " precision, decode, head_max_error, top1, top1_images, features (JSON: norms and"
         " shares).",
-        tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
+        tensors={"features": MATRIX, "image_id": INT_VECTOR, "view": INT_VECTOR},
         within=TOWER,
     ),
     "embeddings": Artifact(
@@ -163,7 +163,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "embeddings (n, m) float32 (not normalized), image_id and view: the rows of the"
         " features, in the same order. Metadata: device, tower, precision, decode,"
         " embeddings (JSON).",
-        tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
+        tensors={"embeddings": MATRIX, "image_id": INT_VECTOR, "view": INT_VECTOR},
         within=TOWER,
     ),
     "texts": Artifact(
@@ -328,7 +328,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "angle_mean, angle_std, as_mean, as_std, as_abs_mean and contrast_std (L, P) float32, in"
         " degrees: means and standard deviations over the images of a label; n (L,) int64, their"
         " number. Labels and concepts are in the order of prompts/<space>.json.",
-        tensors={"n": ROWS}
+        tensors={"n": INT_VECTOR}
         | dict.fromkeys(["angle_mean", "angle_std", "as_mean", "as_std"], MATRIX)
         | dict.fromkeys(["as_abs_mean", "contrast_std"], MATRIX),
         analysis="concepts",
@@ -351,7 +351,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "classifier, accuracy_principal and accuracy_translated with intervals (null and a note if"
         " nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
         " translator has seen), by (label; group: the reference's images by evidence.groups),"
-        " n_labels, n_labels_left_out (with one image), chance, the penalties.",
+        " n_labels, n_labels_left_out (with one image), chance, the penalties, note (such as: how"
+        " many rows fit in memory).",
         analysis="probes",
     ),
     "pictures": Artifact(
@@ -422,7 +423,7 @@ TABLES = {
     ),
     "probes": (
         "A model: accuracy of linear classifiers on principal features before and after"
-        " translation; the Pearson correlation over models."
+        " translation; the Pearson correlation over five models or more."
     ),
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
@@ -462,8 +463,8 @@ CATALOG |= {
     )
     for path, about in PAGE.items()
 }
-COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
-COLUMNS["archived"] = _of(i="offset bytes", O="archive")  # of a manifest with data.source: archive
+TABLE_COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
+TABLE_COLUMNS["archived"] = _of(i="offset bytes", O="archive")  # a manifest of archives
 TENSORS = {
     name: contract for artifact in CATALOG.values() for name, contract in artifact.tensors.items()
 }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LARGEST = float(np.finfo(np.float32).max)  # sums of squares of larger numbers overflow
+ROWS_AT_ONCE = 4096  # features in memory
 INDEX = ["image_id", "class_index", "label", "split", "fold"]
 
 
@@ -111,7 +112,7 @@ def iterate_shards(
         )
 
 
-def in_blocks(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
+def in_blocks(rows: np.ndarray, size: int = ROWS_AT_ONCE) -> list[np.ndarray]:
     """Split rows, in their order, into at least one block. Blocks have nearly equal sizes."""
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 

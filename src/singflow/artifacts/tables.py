@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singflow.artifacts.catalog import COLUMNS, KINDS
+from singflow.artifacts.catalog import KIND_NAMES, TABLE_COLUMNS
 from singflow.artifacts.files import FIX, atomic, write_bytes
 from singflow.errors import InputError, in_one_line
 
@@ -67,7 +67,7 @@ def write_parquet(path: Path, frame: pd.DataFrame, **facts: str) -> None:
 def read_parquet(
     path: Path, kind: str | None = None, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read a table. If `kind`, a key of COLUMNS, is given, the columns of that kind are checked."""
+    """Read a table. The columns of a `kind`, a key of TABLE_COLUMNS, are checked if it is given."""
     import pandas as pd
     from pyarrow import parquet  # type: ignore[import-untyped]
 
@@ -85,11 +85,11 @@ def check_columns(
     path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[str] | None = None
 ) -> None:
     """Raise InputError unless the table has the columns of its kind, or those among `columns`."""
-    for column, letter in COLUMNS[kind].items():
+    for column, letter in TABLE_COLUMNS[kind].items():
         if columns is not None and column not in columns:
             continue
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
-            raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {FIX}")
+            raise InputError(f"{path}: has no column {column!r} of {KIND_NAMES[letter]}: {FIX}")
 
 
 def count_rows(path: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from singflow.artifacts.catalog import KINDS, TENSORS
+from singflow.artifacts.catalog import KIND_NAMES, TENSORS
 from singflow.artifacts.files import FIX, Facts, atomic
 from singflow.errors import InputError, in_one_line
 from singflow.system import regular
@@ -77,7 +77,7 @@ def read_tensors(path: Path, names: Sequence[str] | None = None) -> tuple[Tensor
         kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
         if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):
             raise InputError(
-                f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of "
+                f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KIND_NAMES[kind]} of "
                 f"{dimensions} dimensions: {FIX}"
             )
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():

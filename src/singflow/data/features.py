@@ -23,8 +23,8 @@ from singflow.config.sections import PACKAGE_DATA, ModelName, Name, at_hand, phr
 from singflow.data.arrays import as_array, head_of, images_of
 from singflow.data.imported import read_source
 from singflow.data.manifest import (
-    COLUMNS,
     INTEGERS,
+    MANIFEST_COLUMNS,
     Classes,
     head_classes,
     in_plain_words,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from singflow.data.arrays import Linear, Rows
 
 IMAGENET = Path("config/vocab/imagenet_1k.csv")
-ROWS, NUMBERS = 2**14, 2**25  # of a shard, at most
+SHARD_ROWS, SHARD_NUMBERS = 2**14, 2**25  # of a shard, at most
 FEW = 5  # images of a label, below which their predictions say nothing about the order of classes
 GAP = 0.05  # of the logits' standard deviation: float16 features give 0.01, another head 1
 CLASSES = "classes.csv"
@@ -255,7 +255,7 @@ def _manifest(
     if wrong := {*table["split"]} - {"", "train", "validation"}:
         raise InputError(f"split: {wrong.pop()!r} is neither train nor validation: correct it")
     table["prompt"] = [*map(prompt_of, table["label"])]
-    return table[[*COLUMNS]].astype(INTEGERS)
+    return table[[*MANIFEST_COLUMNS]].astype(INTEGERS)
 
 
 def _label(row: int, given: Any, classes: Classes) -> tuple[str, int]:
@@ -277,7 +277,7 @@ def _opened(name: str, values: Rows) -> tuple[int, int, Iterator[np.ndarray]]:
     """Width of rows, images in a shard, and the shards (images, views, width)."""
     blocks = images_of(name, values)
     _, views, width = (first := next(blocks)).shape
-    at_once = max(1, min(ROWS, NUMBERS // width) // views)
+    at_once = max(1, min(SHARD_ROWS, SHARD_NUMBERS // width) // views)
     return width, at_once, in_shards(chain([first], blocks), at_once)
 
 

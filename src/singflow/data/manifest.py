@@ -30,7 +30,7 @@ VOWEL = re.compile(
     r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r",
     re.IGNORECASE,
 )
-COLUMNS = (
+MANIFEST_COLUMNS = (
     *("image_id", "path", "label", "class_index", "prompt", "split"),
     *("fold", "width", "height", "sha256"),
 )
@@ -284,7 +284,7 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
     accepted = sorted(accepted, key=lambda pair: pair[0].path)
     frame = pd.DataFrame([candidate for candidate, _ in accepted])
     frame = frame.assign(**pd.DataFrame([image for _, image in accepted]))
-    columns = [*COLUMNS, *(ARCHIVED if frame["archive"].any() else ())]
+    columns = [*MANIFEST_COLUMNS, *(ARCHIVED if frame["archive"].any() else ())]
     frame = frame.assign(image_id=range(len(frame)), fold=0)[columns].astype(INTEGERS)
     given = {image.sha256: candidate.split for candidate, image in accepted if candidate.split}
     frame["split"] = [given.get(sha256, "") for sha256 in frame["sha256"]]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
-from singflow.analyses.concepts import FEWEST, Scan, lowest, read_scan
+from singflow.analyses.concepts import LABEL_IMAGES, Scan, lowest, read_scan
 from singflow.artifacts.tables import read_models, read_table
 from singflow.errors import check_labels
 from singflow.figures import style
@@ -100,7 +100,7 @@ def draw(
     concept = most.rows["concept"].iloc[int(most.rows["contrast"].abs().argmax())]
     seen = f"moves images of {most.label} most along {concept!r} ({style.bare(most.model)})"
     style.entitle(figure, f"Null removal {seen}")
-    several = any(panel.n >= FEWEST for panel in panels)
+    several = any(panel.n >= LABEL_IMAGES for panel in panels)
     spread = "; whisker: standard deviation over images" if several else ""
     handles = [
         style.key(f"mean angle{spread}", ls="", **DOT),
@@ -123,7 +123,7 @@ def draw(
 def _concepts(left: Axes, right: Axes, panel: Panel, shade: str) -> None:
     rows, begins = panel.rows, ~panel.rows["group"].duplicated().to_numpy()
     positions = np.arange(len(rows)) + np.cumsum(begins)  # with a line for the name of each group
-    angle, score = (rows[of] if panel.n >= FEWEST else None for of in ("angle_std", "as_std"))
+    angle, score = (rows[of] if panel.n >= LABEL_IMAGES else None for of in ("angle_std", "as_std"))
     dots: Look = {"fmt": "o", "ms": 3.5, "lw": 1, "color": shade}
     left.errorbar(rows["angle_mean"], positions, xerr=angle, **dots)
     cue = rows["cue"].to_numpy()

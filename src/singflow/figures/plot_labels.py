@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
-from singflow.analyses.concepts import FEWEST
+from singflow.analyses.concepts import LABEL_IMAGES
 from singflow.artifacts.tables import read_parquet
 from singflow.errors import check_labels
 from singflow.figures import style
@@ -17,8 +17,8 @@ from singflow.figures.style import Frames
 
 MOST_LABELS = 16  # limit if the user chooses no labels
 NEEDS = (
-    f"a label of {FEWEST} images or more, or a column of groups of images (evidence.groups), of "
-    "which one has 10"
+    f"a label of {LABEL_IMAGES} images or more, or a column of groups of images (evidence.groups), "
+    "of which one has 10"
 )
 
 
@@ -66,7 +66,7 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
 def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) -> None:
     for position, label in enumerate(labels):
         sizes = scores.loc[scores["label"] == label, "as_deg"].abs().to_numpy()
-        if len(sizes) >= FEWEST and np.ptp(sizes) > 0:
+        if len(sizes) >= LABEL_IMAGES and np.ptp(sizes) > 0:
             parts: Any = axes.violinplot(
                 sizes, [position], orientation="horizontal", widths=0.85, showextrema=False
             )
@@ -129,7 +129,7 @@ class Flags(PlotLabels, cli.Selection): ...
 def main(flags: Flags) -> None:
     scores, models = style.read_tables(flags, "scores")
     counts = next(iter(scores[flags.spaces[0]].values()))["label"].value_counts()
-    if flags.labels or counts.max() >= FEWEST:
+    if flags.labels or counts.max() >= LABEL_IMAGES:
         style.write_figure(flags, "fig4", draw(scores, models, flags.labels))
         return
     groups = flags.gather("evidence_groups", lambda path: read_parquet(path, "evidence_groups"))

@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
-from singflow.analyses.probes import KINDS, correlate
+from singflow.analyses.probes import PROBED, correlate
 from singflow.analyses.tables import qualify
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models, write_table
 from singflow.figures import style
 from singflow.figures.style import Look
 
-ENDS = [f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")]
+ENDS = [f"accuracy_{kind}_{end}" for kind in PROBED for end in ("low", "high")]
 NEEDS = "two labels of two images, or a reference and groups of its classes (evidence.groups)"
 
 
@@ -29,7 +29,7 @@ def tabulate(
             {"space": space, "model": model, "n": report["n_test"], **report}
             for model, report in reports.items()
         )
-        before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
+        before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in PROBED)
         parts.append(part.assign(**correlate(before, after, confidence)))
     return qualify(pd.concat(parts, ignore_index=True), models)
 
@@ -66,24 +66,19 @@ def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure
 
 
 def _kept(rows: pd.DataFrame) -> str:
-    before, after = (rows[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
+    before, after = (rows[f"accuracy_{kind}"].to_numpy(np.float64) for kind in PROBED)
     some = before > 0
     return style.span(100 * after[some] / before[some], "{:.0f}", " %") if some.any() else "none"
 
 
 def _title(rows: pd.DataFrame) -> str:
     first = rows.dropna(subset=["accuracy_principal"]).iloc[0]
-    found = first["pearson_note"]
-    if pd.notna(first["pearson"]):
-        low, high = first["pearson_low"], first["pearson_high"]
-        interval = f" [{low:.3f}, {high:.3f}]" if pd.notna(low) else ", no interval"
-        found = f"Pearson {first['pearson']:.3f}{interval}, {first['pearson_n']} models"
     n_out, n_seen = first["n_labels_left_out"], first["n_test_in_sample"]
     left_out = f" ({n_out} of one image left out)" if n_out else ""
     seen = f" ({n_seen} in the translator's sample)" if n_seen else ""
     of = "groups of the reference" if first["by"] == "group" else "labels"
     return (
-        f"space {first['space']}: {found}\n{first['classifier']}; test images: {first['n']}{seen}, "
+        f"space {first['space']}\n{first['classifier']}; test images: {first['n']}{seen}, "
         f"{of}: {first['n_labels']}{left_out}"
     )
 
@@ -96,10 +91,10 @@ def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
         if pd.isna(row["accuracy_principal"]):
             axes.plot([], [], label=style.wrapped(f"{name}: {row['note']}", 2.6), **look)
             continue
-        x, y = (row[f"accuracy_{kind}"] for kind in KINDS)
+        x, y = (row[f"accuracy_{kind}"] for kind in PROBED)
         across, up = (
             [[middle - row[f"accuracy_{kind}_low"]], [row[f"accuracy_{kind}_high"] - middle]]
-            for kind, middle in zip(KINDS, (x, y), strict=True)
+            for kind, middle in zip(PROBED, (x, y), strict=True)
         )
         axes.errorbar(x, y, xerr=across, yerr=up, label=name, **look, **edge)
 

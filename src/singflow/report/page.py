@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
+from singflow.analyses.findings import GROUPED_BY, all_findings, by_size, looked_at
 from singflow.analyses.summary import controls_last, detected, verdict_words
 from singflow.analyses.tables import is_control, marked, with_interval
 from singflow.report.sentences import blind_said, pairs_said, paper_scores, power_said
@@ -147,7 +147,7 @@ def group_charts(models: pd.DataFrame, groups: pd.DataFrame) -> list[tuple[str, 
     charts = []
     for model in looked_at(models).to_dict("records"):
         rows = by_size(groups[groups["model"] == model["model"]]).head(MOST_GROUPS)
-        notes = rows["by"].map(KINDS) + ", " + rows["n"].astype(str) + " images"
+        notes = rows["by"].map(GROUPED_BY) + ", " + rows["n"].astype(str) + " images"
         rows = rows.assign(name=rows["group"], note=notes, control=False, margin=model["margin"])
         if len(rows):
             charts.append((model["name"], strips(rows, {"dot": (D, "D, with its interval")})))

@@ -273,6 +273,6 @@ def azure(folder: Path) -> Iterator[Remote]:
         yield Remote(filesystem, BUCKET, "blobs", f"azure://{BUCKET}", **own)
 
 
-KINDS: dict[str, Callable] = {
+SERVERS: dict[str, Callable] = {
     server.__name__: server for server in (directory, ssh, s3, http, webdav, gs, azure)
 }

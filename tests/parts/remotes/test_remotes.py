@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests import PATIENCE
-from tests.parts.remotes.servers import KINDS, Folder
+from tests.parts.remotes.servers import SERVERS, Folder
 from tests.project import ROOT, blocks
 
 PAGE = "results/demo/report.html"
@@ -32,11 +32,11 @@ def on(*names):
     return pytest.mark.parametrize("remote", kinds(*names), indirect=True)
 
 
-@pytest.fixture(scope="module", params=kinds(*KINDS))
+@pytest.fixture(scope="module", params=kinds(*SERVERS))
 def remote(request, tmp_path_factory):
     """A remote of each kind; what it asks of its user's home is there too."""
     folder = tmp_path_factory.mktemp(request.param)
-    with KINDS[request.param](folder) as served, pytest.MonkeyPatch.context() as patch:
+    with SERVERS[request.param](folder) as served, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
         patch.setenv("DVC_SITE_CACHE_DIR", str(folder / "site"))
         yield served
@@ -118,7 +118,7 @@ def kill_while_it_pushes(checkout, remote):
         remote.tear(min(checkout.left))
 
 
-@on(*(kind for kind in KINDS if kind != "http"))
+@on(*(kind for kind in SERVERS if kind != "http"))
 def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(publisher, remote):
     assert 0 < len(publisher.left) < len(remote.objects())
     assert publisher.left_damaged == set() or isinstance(remote, Folder)
