@@ -11,7 +11,6 @@ import io
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from singflow.photo.finished import class_names, read_stored
 
 from singflow.analyses.concepts import MOMENTS, read_scan
-from singflow.analyses.inputs import Inputs
 from singflow.artifacts import files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
@@ -44,6 +41,7 @@ from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
 from singflow.planning.sizes import disk_bytes, sizes_of
+from singflow.sources import study_evidence, study_space
 from singflow.study import Params, check
 from singflow.translators.hub import Translator
 from singflow.translators.linear import read_crossfitted
@@ -485,20 +483,28 @@ ARTIFACTS = {
     "names": (files.write_json, NAMES_OF_TEXTS),
     "head": (tensor_files.write_tensors, HEAD, WHOSE),
 }
-JUDGED = (
-    b"space,model,translator,verdict,turn_deg,unique_r2,unique_r2_low,unique_r2_high,"
-    b"blind_unique_r2,margin,detectable\n"
-    b"s,m,good,meaning,9.5,0.06,0.05,0.07,0.001,0.005,0.03\n"
-)
-SCORED = {"is_deg": [0.5], "null_energy": [0.1], "as_deg": [1.5]}
+JUDGED = {"turn_deg": 9.5, "unique_r2": 0.06, "blind_unique_r2": 0.001, "margin": 0.005}
+JUDGED |= {"detectable": 0.03, "n": 2}
+PLANTED = {"kind": ["even"], "share": [0.1], "draw": [0], "unique_r2": [0.1], "p": [0.01]}
+WORDS = {"word_weights": np.zeros(5), "offset": np.zeros(4)}
+WORDS |= {"class_embeddings": np.eye(2, 4, dtype=np.float32)}
+SCORED = {"is_deg": [0.5], "null_energy": [0.1], "as_deg": [1.5], "floor_is_deg": [0.4]}
+MODEL = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random")
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 D = pd.DataFrame(0.01, [0], ["unique_r2", "unique_r2_low", "unique_r2_high", "p"])
 D["hidden"] = True
 REPORTED = {
-    "params": (files.write_bytes, b"analyses: [scores]\n"),
+    "params": (files.write_bytes, b"analyses: [scores]\nseed: 0\nsummary: {}\ntranslator: {}\n"),
     "projector_report": (files.write_json, {"rule": "exact"}),
     "translator_report": (files.write_json, {"validation_r2": 0.5}),
-    "tables/models.csv": (files.write_bytes, JUDGED),
+    "tables/models.csv": (
+        files.write_bytes,
+        b"space,model,translator,verdict\ns,m,not weak,meaning\n",
+    ),
+    "evidence": (files.write_json, JUDGED),
+    "planted_leaks": (tables.write_parquet, pd.DataFrame(PLANTED).assign(unique_r2_low=0.1)),
+    "own_words": (tensor_files.write_tensors, WORDS, {}),
+    "model_entry": (files.write_bytes, MODEL.model_dump_json().encode()),
     "scores": (tables.write_parquet, pd.DataFrame(SCORED)),
     "evidence_texts": (tables.write_parquet, D.assign(text="a", kind="label")),
     "evidence_groups": (tables.write_parquet, D.assign(group="a", by="label", n=12)),
@@ -522,11 +528,8 @@ def finished(tmp_path_factory):
     write_all(folder, ARTIFACTS | REPORTED)
 
     def read(_=None):
-        import torch
-
-        inputs = Inputs(folder, "m", "s")
-        class_names(inputs, ROOT / "config/vocab/imagenet_1k.csv")
-        read_stored(inputs, SimpleNamespace(class_names=[]), torch.device("cpu"))
+        study_space(folder, "s", "cpu")
+        study_evidence(folder, "m", "s")
 
     read()
     return folder, read
