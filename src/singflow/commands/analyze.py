@@ -36,7 +36,7 @@ def analyze(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder that receives pictures and a JSON file of each image."),
+        typer.Option(help="Folder that receives a picture and a JSON file of each image."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     extremes: Annotated[
@@ -68,9 +68,11 @@ def analyze(
     from singflow.figures.style import save
     from singflow.photo.analyzer import Analyzer
     from singflow.towers.live import open_image
+    from singflow.towers.texts import checked_texts
 
     for path in images:
         open_image(path, max_pixels)
+    texts = checked_texts(text or [])
     try:
         if output:
             output.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,6 @@ def analyze(
         classes=classes,
         device=device,
         threads=threads,
-        texts=text or [],
     )
     log.info("model and translator loaded in %.1f s", time.perf_counter() - started)
 
@@ -98,11 +99,10 @@ def analyze(
     records, several = [], len(images) > 1
     shown = progress(images, len(images), "images", model) if several else images
     for path, name in zip(shown, stems(images), strict=True):
-        result = analyzer.analyze(path, text or [], extremes=extremes, max_pixels=max_pixels)
+        result = analyzer.analyze(path, texts, extremes=extremes, max_pixels=max_pixels)
         records.append(result.to_dict())
         if output:
             save(result.figure(), output / f"{name}.png")
-            save(result.map_figure(), output / f"{name}.maps.png")
             write_json(output / f"{name}.json", records[-1])
         if not as_json:
             tqdm.write(str(result))
@@ -119,9 +119,9 @@ def stems(images: list[Path]) -> list[str]:
     names, taken = [], set[str]()  # taken: without case, which a disk may ignore
     for image in images:
         name, number = image.stem, 1
-        while not taken.isdisjoint(of := {name.casefold(), f"{name}.maps".casefold()}):
+        while name.casefold() in taken:
             number += 1
             name = f"{image.stem}-{number}"
         names.append(name)
-        taken |= of
+        taken.add(name.casefold())
     return names

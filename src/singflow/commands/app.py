@@ -1,9 +1,9 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from singflow.cli import limit_threads
+from singflow.cli import limit_threads, log
 from singflow.commands.options import Device, MaxPixels, Models, Reference, Spaces, TowerThreads
 from singflow.extras import check_installed
 
@@ -23,9 +23,7 @@ def app(
     reference: Reference = "packaged",
     results: Annotated[
         Path | None,
-        typer.Option(
-            help="Results folder of a finished study, whose translators are taken and photos shown."
-        ),
+        typer.Option(help="Results folder of a finished study, whose translators are taken."),
     ] = None,
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
@@ -34,8 +32,11 @@ def app(
         typer.Option(help="Address to listen on. Other machines can reach others than 127.0.0.1."),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")
-    ] = 7860,
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port to listen on; by default the first free one from 7860 on."
+        ),
+    ] = None,
     max_mb: Annotated[
         int, typer.Option(min=1, max=1000, help="Megabytes of a photo; larger files are refused.")
     ] = 50,
@@ -50,19 +51,13 @@ def app(
     check_installed("gradio")
     import torch
 
-    from singflow.photo.app import PageState, serve
+    from singflow.photo.app import blocks, loader, offered, serve
 
     limit_threads(1)  # as in analyze
     torch.set_num_threads(threads)
-    state = PageState.open(
-        reference,
-        results,
-        model or [],
-        space or [],
-        max_pixels,
-        models=models,
-        spaces=spaces,
-        device=device,
-        threads=threads,
-    )
-    serve(state, host, port, max_mb)
+    offer = offered(reference, results, model or [], space or [], models)
+    options: dict[str, Any] = {"models": models, "spaces": spaces, "device": device}
+    load = loader(reference=reference, results=results, threads=threads, **options)
+    log.info("loading %s and its space %s", offer[0][0], offer[1][0])
+    load(offer[0][0], offer[1][0])
+    serve(lambda: blocks(*offer, load, max_pixels, max_mb), host, port, max_mb)

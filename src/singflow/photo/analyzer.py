@@ -68,17 +68,20 @@ class Result(Analysis):
         return {"image": self.name, **asdict(scores, dict_factory=_of_lists)}
 
     def figure(self) -> Figure:
-        """The photo, its scores in words, and the texts and classes that null removal moves.
+        """The photo, its angles to texts, texts beyond chance, and where in the photo they move.
+
+        A text has a map if its AS is beyond chance; all maps share one scale. Without any, a line
+        says why, as `no_maps` does.
 
         Returns
         -------
         matplotlib.figure.Figure
-            10.5 inches wide.
+            As high as its parts need.
         """
         from singflow.figures.style import shown
-        from singflow.photo.figure import draw_image
+        from singflow.photo.figure import draw
 
-        return shown(draw_image(self.image, Path(self.name).name, self))
+        return shown(draw(self.image, Path(self.name).name, self))
 
     def __repr__(self) -> str:
         return describe(self.name, self)

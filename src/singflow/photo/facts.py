@@ -1,117 +1,98 @@
-"""The facts about one photo, in the order in which text, figure and page tell them."""
+"""What is said of one photo, in sentences: the one source for terminal, notebook and page."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from singflow.analyses.maps import Maps, TextMap
 from singflow.analyses.tables import ZERO
-from singflow.photo.analysis import ABSENT, Analysis, Movement, Reach, Setting
+from singflow.photo.analysis import ABSENT, Analysis, Movement, Reach, Setting, Steered
 
-PREFIXES = {"movement": "toward", "map": "map of", "steered": "steered toward"}
 LISTED = 3  # most texts in a line of gained or lost texts
 WHOLE = 0.99  # share of a side from which the model counts as seeing all of it
-TOWARD = "movement by removal, one scale for all maps"  # under the colours of maps
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
-# Facts about the photo as a whole, beside its classes.
-OF_PHOTO = ("unlike", "IS", "null energy", "note", "weak translator", "chance")
-SCORES = ("unlike", "verdict", "hidden", *OF_PHOTO[1:])
 BY_CHANCE = (
     "where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 "
     "shows a score beyond chance, and so a map"
 )
 
 
-class Fact(NamedTuple):
-    """A fact and the sentence that tells it. about: the text that it is about, or empty."""
-
-    name: str
-    sentence: str
-    about: str = ""
-
-    def __str__(self) -> str:
-        """The sentence, after the text that it is about."""
-        prefix = PREFIXES.get(self.name)
-        return f"{prefix} {self.about!r}: {self.sentence}" if prefix else self.sentence
-
-
-def facts_of(analysis: Analysis) -> list[Fact]:
-    """All facts about a photo."""
+def describe(name: str, analysis: Analysis) -> str:
+    """What is said of a photo, in lines of text; a known zero is named first."""
     setting = analysis.setting
-    facts = [Fact("known zero", setting.said)] if setting.verdict == ZERO else []
-    first, *others = [f"{p.name} ({100 * p.probability:.1f} %)" for p in analysis.predictions]
-    facts += [Fact("class", first), Fact("other classes", f"then {', '.join(others)}")]
-    facts += _scores(analysis, setting)
-    if analysis.judged:
-        words = [Fact("words", line) for line in _beyond_chance(analysis)]
-        facts += words or [Fact("words", "no word is gained or lost beyond chance")]
-    for text in [analysis.predicted, *analysis.texts]:
-        facts.append(Fact("movement", _movement(text), text.text))
-    if maps := analysis.maps:
-        facts += [Fact("map", _map(text, maps), text.text) for text in maps.texts]
-    else:
-        facts.append(Fact("no maps", analysis.no_maps))
-    for way in analysis.reach:
-        facts.append(Fact("steered", _reach(way), way.text))
-    return [*facts, Fact("setting", basis_of(setting))]
-
-
-def select(facts: list[Fact], *names: str) -> list[str]:
-    """The sentences of the facts that have one of some names, in order."""
-    return [str(fact) for fact in facts if fact.name in names]
-
-
-def describe(image: str, analysis: Analysis) -> str:
-    """The facts as lines of text; a known zero is named first."""
-    facts = facts_of(analysis)
-    lines = [*select(facts, "known zero"), f"{image}: {select(facts, 'class')[0]}"]
-    lines += [f"  {fact}" for fact in facts if fact.name not in ("known zero", "class", "setting")]
+    first, *others = likeliest(analysis)
+    lines = [setting.said] if setting.verdict == ZERO else []
+    lines.append(f"{name}: {first}")
+    lines += [f"  {line}" for line in _lines(others, analysis, setting)]
     return "\n".join(lines)
 
 
-def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
+def describe_steered(photo: Analysis, steered: Steered) -> str:
+    """What is said of a photo that was steered toward a text, in lines of text."""
+    if not (steered.reachable and steered.limit_deg):
+        return (
+            f"toward {steered.text!r}: the null space offers no way of {steered.target_is_deg:.1f} "
+            f"degrees; its limit is {steered.limit_deg:.1f}"
+        )
+    seen = photo.predictions[0].name
+    return "\n".join(
+        [
+            f"turned by {steered.is_deg:.1f} degrees, this photo is {steered.angle_deg:.1f} degrees "
+            f"from {steered.text!r} (it was {steered.angle_original_deg:.1f})",
+            f"  largest change of a logit: {steered.logit_change:.1e}; the classifier "
+            f"{'no longer' if steered.top1_changed else 'still'} sees {seen}",
+        ]
+    )
+
+
+def likeliest(analysis: Analysis) -> list[str]:
+    """The likeliest classes, with their probabilities."""
+    return [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
+
+
+def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[str]:
+    if others:
+        yield f"then {', '.join(others)}"
     if analysis.unlike:
-        line = f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"
-        yield Fact("unlike", line)
+        yield f"NOTHING CAN BE SAID about this photo: {analysis.unlike}"
     if setting.verdict != ZERO:
-        yield Fact("verdict", verdict_of(setting))
+        yield setting.said or f"no verdict on the model: {ABSENT}"
     if setting.hidden:
-        yield Fact("hidden", f"of the model, not of this photo: {setting.hidden}")
+        yield f"of the model, not of this photo: {setting.hidden}"
     line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"
     line += _place(analysis.is_percentile, setting)
     if analysis.chance_is_deg is not None:
         line += f"; a null component without meaning turns it by {analysis.chance_is_deg:.2f}"
-    yield Fact("IS", line)
-    line = f"null energy {100 * analysis.null_energy:.1f} %"
-    line += _place(analysis.null_energy_percentile, setting)
-    line += f"; logits change by {analysis.logit_change:.1e}"
-    yield Fact("null energy", line)
+    yield line
+    yield (
+        f"null energy {100 * analysis.null_energy:.1f} %"
+        f"{_place(analysis.null_energy_percentile, setting)}; logits change by "
+        f"{analysis.logit_change:.1e}"
+    )
     if analysis.note:
-        yield Fact("note", analysis.note)
+        yield analysis.note
     if setting.translator == "weak":
-        line = f"WEAK TRANSLATOR, held-out R2 {setting.validation_r2:.2f}: this shows how the "
-        yield Fact("weak translator", f"{line}method works, not what the model ignores")
+        yield (
+            f"WEAK TRANSLATOR, held-out R2 {setting.validation_r2:.2f}: this shows how the method "
+            "works, not what the model ignores"
+        )
     if analysis.judged:
-        yield Fact("chance", BY_CHANCE)
-
-
-def verdict_of(setting: Setting) -> str:
-    """The verdict on the model in a sentence, with the images behind it."""
-    if not setting.said:
-        return f"no verdict on the model: {ABSENT}"
-    return (f"by the {setting.images}: " if setting.n_images else "") + setting.said
+        yield BY_CHANCE
+        yield from list(_beyond_chance(analysis)) or ["no word is gained or lost beyond chance"]
+    yield from map(_movement, [analysis.predicted, *analysis.texts])
+    if maps := analysis.maps:
+        yield from (_map(text, maps) for text in maps.texts)
+    else:
+        yield analysis.no_maps
+    yield from (f"steered toward {way.text!r}: {_reach(way)}" for way in analysis.reach)
+    yield _basis(setting)
 
 
 def _place(percentile: float | None, setting: Setting) -> str:
+    """Where a score stands among the known images; 100 % only where the percentile is 100."""
     if percentile is None:
         return ""
-    return f", more than in {share_below(percentile)} of the {setting.images}"
-
-
-def share_below(percentile: float) -> str:
-    """A percentile in words, which is 100 % only where it is 100."""
-    return f"{np.floor(10 * percentile) / 10:g} %"
+    return f", more than in {np.floor(10 * percentile) / 10:g} % of the {setting.images}"
 
 
 def _beyond_chance(analysis: Analysis) -> Iterator[str]:
@@ -126,7 +107,7 @@ def _beyond_chance(analysis: Analysis) -> Iterator[str]:
 def _movement(text: Movement) -> str:
     """AS, its two angles, and the range that chance gives."""
     angles = f"{text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f}"
-    line = f"AS {text.as_deg:+.2f} degrees ({angles})"
+    line = f"toward {text.text!r}: AS {text.as_deg:+.2f} degrees ({angles})"
     if text.chance_low_deg is None:
         return line
     return f"{line}; chance gives {text.chance_low_deg:+.2f} to {text.chance_high_deg:+.2f}"
@@ -145,12 +126,12 @@ def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
 
 
 def _map(text: TextMap, maps: Maps) -> str:
-    """AS and the strongest position of a map."""
+    """The strongest position of a map, in words and in degrees."""
     size = np.abs(text.contribution_deg)
     strongest = float(text.contribution_deg.flat[size.argmax()])
     line = (
-        f"AS {text.as_deg:+.2f} degrees, strongest {_place_in(maps, size)}: {strongest:+.2f} "
-        f"degrees, {'nearer' if strongest > 0 else 'farther'} after removal"
+        f"map of {text.text!r}: strongest {_place_in(maps, size)}: {strongest:+.2f} degrees, "
+        f"{'nearer' if strongest > 0 else 'farther'} after removal"
     )
     return line + (f"; {text.rest_deg:+.2f} belongs to no position" if text.rest_deg else "")
 
@@ -180,11 +161,12 @@ def _reach(way: Reach) -> str:
     )
 
 
-def basis_of(setting: Setting) -> str:
+def _basis(setting: Setting) -> str:
     """The null space, and the translator that everything said rests on."""
     r2, quality = setting.validation_r2, "of unknown quality"
     if r2 is not None:
-        quality = f"explains {100 * r2:.0f} % of the meaning of new images (R2 {r2:.2f})"
+        share = f"{100 * r2:.0f} %" if r2 > 0 else "nothing"
+        quality = f"explains {share} of the meaning of new images (R2 {r2:.2f})"
     return (
         f"{setting.model} in {setting.space}: null space of {setting.null_dim} dimensions, rank "
         f"rule {setting.rank_rule}; translator: {setting.source}, {quality}"

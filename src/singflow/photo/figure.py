@@ -1,167 +1,164 @@
-"""The figure of one image's analysis."""
+"""The figure of one photo: angles to texts, texts beyond chance, and maps."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
-from PIL import Image
+from PIL import Image, ImageOps
 
-from singflow.figures.photo_maps import FARTHER, NEARER
-from singflow.figures.sheet import Sheet
-from singflow.figures.style import COLOURS, PAGE, STYLE, key, lines_of, say, styled, wrapped
+from singflow.analyses.maps import Maps
+from singflow.figures.photo_maps import FARTHER, NEARER, ramp, toward_text
+from singflow.figures.style import COLOURS, STYLE, key, lines_of, new_figure, styled, wrapped
 from singflow.photo.analysis import Analysis, Movement
-from singflow.photo.facts import SCORES, facts_of, select
+from singflow.photo.facts import likeliest, map_notes
 
-PHOTO_PIXELS = 900  # longest side, enough for 200 dots per inch
+# Inches: the figure, names of rows, a line, an axis with its label, and most of a photo.
+WIDTH, NAMES, LINE, AXIS, TALLEST = 5.5, 1.25, 0.13, 0.65, 2.4
+LINES = 2  # most of a name
+PIXELS = 600  # longest side of a photo
+COLUMNS, WIDE = (4, 2), 2.0  # maps in a row: two if width / height of the photo is larger
 BEFORE, AFTER = "0.35", COLOURS[7]
-ABSENT = {"va": "center", "color": "0.4"}
-SHOWN = {  # a text of the list that is ranked by a score, and the unit of the score
-    "as_contrast_deg": ("class", "AS less its mean over classes (degrees)"),
-    "as_deg": ("concept", "AS (degrees)"),
+UNITS = {  # of the scores that rank texts
+    "as_contrast_deg": "AS less its mean over classes (degrees)",
+    "as_deg": "AS (degrees)",
 }
 
-RowNames = tuple[list[str], np.ndarray]  # names of rows, and how many lines every name has
-
-# Lengths in inches: margins, photo, words, and room for texts beside axes.
-MARGIN, GAP = 0.1, 0.2
-PHOTO, NAMES = 2.4, 1.3
-LINE, AXIS, TITLE = 0.13, 0.4, 0.25
-BOLD = {"size": STYLE["figure.titlesize"], "weight": STYLE["figure.titleweight"]}
+Panels = list[tuple[str, Image.Image]]
 
 
 @styled
-def draw_image(photo: Image.Image, name: str, analysis: Analysis) -> Figure:
-    """Draw a photo, scores in words, angles to texts, and texts beyond chance.
-
-    Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS.
-    """
-    sheet = Sheet(PAGE)
-    height = max(PHOTO * min(1.0, photo.height / photo.width), _words(sheet, name, analysis))
-    small = photo.copy()
-    small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    sheet.place(MARGIN, MARGIN, PHOTO, height, partial(_show, small))
-    bottom = _angles(sheet, MARGIN + height + GAP, analysis)
-    for _, score, *sides in analysis.beyond_chance:
-        bottom = _beyond_chance(sheet, bottom + TITLE, score, sides)
-    return sheet.draw(bottom)
-
-
-def _words(sheet: Sheet, name: str, analysis: Analysis) -> float:
-    """Write the likeliest class and the scores in words beside the photo; returns their height."""
-    left = MARGIN + PHOTO + GAP
-    width, facts = PAGE - MARGIN - left, facts_of(analysis)
-    title = lines_of(select(facts, "class")[0], width, FontProperties(**BOLD))
-    told = select(facts, "other classes", *SCORES, "words", "steered", "setting")
-    lines = wrapped("\n".join([*select(facts, "known zero"), name, *told]), width)
-    height = 1.2 * LINE * len(title)
-    sheet.write(left, MARGIN, "\n".join(title), **BOLD)
-    sheet.write(left, MARGIN + height, lines)
-    return height + LINE * (lines.count("\n") + 1)
-
-
-def _angles(sheet: Sheet, top: float, analysis: Analysis) -> float:
-    """Place the angles to texts; returns where they end."""
-    first, *others = texts = [analysis.predicted, *analysis.texts]
-    rows = _rows([f"class: {first.text}", *(text.text for text in others)])
-    left, height = MARGIN + NAMES, 1.5 * LINE * (rows[1].sum() + 0.4)
-    place = left, top + TITLE, PAGE - MARGIN - left, height
-    sheet.place(*place, partial(_dumbbell, texts, rows))
-    return top + TITLE + height + AXIS
+def draw(photo: Image.Image, name: str, analysis: Analysis) -> Figure:
+    """Draw a photo, its angles to texts, texts beyond chance, and maps if it has some."""
+    small, tall = ImageOps.contain(photo, (PIXELS, PIXELS)), photo.height / photo.width
+    texts = [analysis.predicted, *analysis.texts]
+    names = _short([f"class: {texts[0].text}", *(text.text for text in analysis.texts)])
+    high = max(min(TALLEST, 0.38 * WIDTH * tall), _height(names))
+    parts = [(high, partial(_angles, small, texts, names))]
+    for kind, score, *sides in analysis.beyond_chance:
+        moved = [text for side in sides for text in side]
+        names = _short([text.text for text in moved])
+        bars = partial(_bars, kind, score, [getattr(text, score) for text in moved], names)
+        parts.append((_height(names), bars))
+    if analysis.maps:
+        panels = map_panels(small, analysis.maps, analysis.maps.strongest_deg)
+        columns = min(COLUMNS[tall < 1 / WIDE], len(panels))
+        lines = max(title.count("\n") for title, _ in panels) + 2
+        panel = min(TALLEST, WIDTH / columns * tall) + LINE * lines
+        drawing = partial(_maps, panels, columns, analysis.maps.strongest_deg)
+        parts.append((-(-len(panels) // columns) * panel + AXIS, drawing))
+    title, notes = _title(name, analysis), _notes(analysis)
+    heights = [height for height, _ in parts]
+    room = LINE * (1.3 * title.count("\n") + notes.count("\n") + 4)
+    figure = new_figure((WIDTH, sum(heights) + room), layout="constrained")
+    places = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for place, (_, part) in zip(places, parts, strict=True):
+        part(place)
+    figure.suptitle(title, x=0.02, ha="left")
+    figure.supxlabel(notes, x=0.02, ha="left")
+    return figure
 
 
-def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Movement]]) -> float:
-    """Place the texts that are gained beside those that are lost; returns where they end."""
-    half = (PAGE - 2 * MARGIN - GAP) / 2
-    longest = max(abs(getattr(text, score)) for side in sides for text in side)
-    rows = [_rows([text.text for text in side]) for side in sides]
-    most = max(1.0, *(lines.sum() for _, lines in rows))
-    height = 1.3 * LINE * (most + 0.4)
-    for place, (change, colour) in enumerate(
-        (("gained: nearer", NEARER), ("lost: farther", FARTHER))
-    ):
-        title = f"{SHOWN[score][0]} {change} after null removal"
-        bars = partial(_bars, title, sides[place], score, rows[place], (longest, most), colour)
-        left = MARGIN + place * (half + GAP) + NAMES
-        sheet.place(left, top, half - NAMES, height, bars)
-    return top + height + AXIS
+def map_panels(photo: Image.Image, maps: Maps, most: float) -> Panels:
+    """A title and the photo under a map, of each text; colours are strongest at `most` degrees."""
+    names = _short([text.text for text in maps.texts])
+    return [
+        (
+            f"{name}\nAS {text.as_deg:+.2f}°",
+            toward_text(photo, text.contribution_deg, most, maps.seen),
+        )
+        for name, text in zip(names, maps.texts, strict=True)
+    ]
 
 
-def _rows(texts: list[str]) -> RowNames:
-    """Texts in lines that fit beside axes, and the number of lines of every text."""
-    lines = [lines_of(text, NAMES - 0.1, FontProperties()) for text in texts]
-    return ["\n".join(rows) for rows in lines], np.array([len(rows) for rows in lines], dtype=float)
+def _title(name: str, analysis: Analysis) -> str:
+    bold = FontProperties(size=STYLE["figure.titlesize"], weight="bold")
+    setting = analysis.setting
+    said = (
+        f"{name}: {likeliest(analysis)[0]}",
+        f"{setting.model} in {setting.space}: {setting.verdict or 'no verdict'}",
+    )
+    return "\n".join(line for part in said for line in lines_of(part, WIDTH - 0.3, bold))
 
 
-def _show(photo: Image.Image, axes: Axes) -> None:
-    axes.imshow(photo)
-    axes.set_anchor("N")
-    axes.set_axis_off()
+def _notes(analysis: Analysis) -> str:
+    notes = map_notes(analysis, analysis.maps) if analysis.maps else [analysis.no_maps]
+    return wrapped("\n".join(notes), WIDTH - 0.3)
 
 
-def _label_rows(axes: Axes, rows: RowNames, most: float) -> np.ndarray:
-    """Label rows from 0 downwards, so that every row has room for its lines; their centres."""
-    names, lines = rows
-    places = np.cumsum(lines) - lines / 2
+def _short(texts: Sequence[str]) -> list[str]:
+    """Texts in at most LINES lines, which fit beside axes."""
+    lines = [lines_of(text, NAMES, FontProperties()) for text in texts]
+    return ["\n".join(each[:LINES]) + "…" * (len(each) > LINES) for each in lines]
+
+
+def _height(names: Sequence[str]) -> float:
+    """Inches of axes with rows that have these names."""
+    return LINE * (1.5 + any("\n" in name for name in names)) * len(names) + AXIS
+
+
+def _label_rows(axes: Axes, names: Sequence[str]) -> np.ndarray:
+    """Label rows, the first on top; their places."""
+    places = np.arange(len(names))
     axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(most + 0.2, -0.2)
     axes.grid(axis="x")
     return places
 
 
-def _dumbbell(texts: list[Movement], rows: RowNames, axes: Axes) -> None:
-    places = _label_rows(axes, rows, rows[1].sum())
+def _angles(photo: Image.Image, texts: list[Movement], names: list[str], figure: SubFigure) -> None:
+    """The photo, and its angles to texts before and after null removal."""
+    left, right = figure.subfigures(1, 2, width_ratios=[0.38, 0.62])
+    picture, axes = left.subplots(), right.subplots()
+    picture.imshow(photo)
+    picture.set_anchor("N")
+    picture.set_axis_off()
+    places = _label_rows(axes, names)
     before = np.array([text.angle_original_deg for text in texts])
     after = np.array([text.angle_equivalent_deg for text in texts])
     axes.hlines(places, before, after, color="0.55", lw=1, zorder=1)
     axes.scatter(after, places, s=12, color=AFTER, zorder=2)
-    rings: dict[str, Any] = {"facecolors": "none", "edgecolors": BEFORE, "linewidths": 1}
-    axes.scatter(before, places, s=32, zorder=3, **rings)
-    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    axes.scatter(before, places, s=32, facecolors="none", edgecolors=BEFORE, linewidths=1, zorder=3)
+    low, high = np.min([before, after]), np.max([before, after])
     room = max(high - low, 1.0)
-    axes.set_xlim(low - 0.08 * room, high + 0.42 * room)
+    axes.set_xlim(low - 0.08 * room, high + 0.6 * room)
     for place, end, text in zip(places, np.maximum(before, after), texts, strict=True):
-        _note(axes, f"AS {text.as_deg:+.2f}", (end, place), 6)
-    axes.set_xlabel("angle of image and text (degrees)")
+        said = f"AS {text.as_deg:+.2f}"
+        axes.annotate(said, (end, place), (6, 0), textcoords="offset points", va="center")
+    axes.set_xlabel("angle of photo and text (degrees)")
     marks = [
         key("before", ls="", marker="o", mfc="none", mec=BEFORE, ms=5.5),
         key("after null removal", ls="", marker="o", color=AFTER, ms=3.5),
     ]
-    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    axes.legend(handles=marks, ncols=2, **where)
+    right.legend(handles=marks, ncols=2, loc="outside upper right", borderaxespad=0.2)
 
 
-def _bars(
-    title: str,
-    texts: list[Movement],
-    score: str,
-    rows: RowNames,
-    most: tuple[float, float],
-    colour: str,
-    axes: Axes,
-) -> None:
-    """Bars of a score. most: the longest bar and the most lines of both sides."""
-    axes.set_title(title)
-    if not texts:
-        say(axes, "none", **ABSENT)
-        axes.set(xticks=[], yticks=[])
-        return
-    places = _label_rows(axes, rows, most[1])
-    values = np.array([getattr(text, score) for text in texts])
-    axes.barh(places, values, 0.7, color=colour)
+def _bars(kind: str, score: str, values: list[float], names: list[str], figure: SubFigure) -> None:
+    """The texts that are gained, and those that are lost."""
+    axes = figure.subplots()
+    colours = [NEARER if value > 0 else FARTHER for value in values]
+    bars = axes.barh(_label_rows(axes, names), values, 0.6, color=colours)
+    axes.bar_label(bars, [f"{value:+.2f}" for value in values], padding=3)
+    axes.margins(x=0.2)
     axes.axvline(0, color="0.3", lw=0.6)
-    side = np.sign(values[0])
-    axes.set_xlim(*sorted((0.0, side * 2.1 * most[0])))
-    if side < 0:
-        axes.invert_xaxis()
-    axes.set_xlabel(SHOWN[score][1])
-    for place, value, text in zip(places, values, texts, strict=True):
-        angles = f"({text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f})"
-        _note(axes, f"{value:+.2f}  {angles}", (value, place), 3)
+    axes.set_title(f"{kind} beyond chance: gained (nearer after null removal) or lost (farther)")
+    axes.set_xlabel(UNITS[score])
 
 
-def _note(axes: Axes, text: str, at: tuple[float, float], gap: float) -> None:
-    axes.annotate(text, at, (gap, 0), textcoords="offset points", va="center")
+def _maps(panels: Panels, columns: int, most: float, figure: SubFigure) -> None:
+    """The photo under each map, on one scale."""
+    grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, (title, picture) in zip(grid.flat, panels, strict=False):
+        axes.set_title(title)
+        axes.imshow(picture)
+    scale = ScalarMappable(Normalize(-most, most), ListedColormap(np.asarray(ramp())[0] / 255))
+    bar = figure.colorbar(scale, ax=grid, location="bottom", aspect=40, shrink=0.6)
+    bar.set_ticks([-most, most], labels=[f"farther {-most:.3g}°", f"{most:.3g}° nearer"])
+    bar.set_label("movement by null removal, one scale for all maps")
