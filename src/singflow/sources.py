@@ -321,7 +321,9 @@ def reference_evidence(
             threads=threads,
             known=known,
         )
-        source = f"fitted on the {len(sha256)} images of {folder}"
+        own = folder == reference_folder("packaged")
+        whose = "the packaged reference" if own else str(folder)
+        source = f"fitted on the {len(sha256)} images of {whose}"
         found = replace(found, source=source, seen=frozenset(sha256))
         if found.verdict not in OPEN or found.residuals is None:
             return found

@@ -37,7 +37,7 @@ def describe_steered(photo: Analysis, steered: Steered) -> str:
     seen = photo.predictions[0].name
     return "\n".join(
         [
-            f"turned by {steered.is_deg:.1f} degrees, this photo is {steered.angle_deg:.1f} degrees "
+            f"turned by {steered.is_deg:.1f} degrees, the photo is {steered.angle_deg:.1f} degrees "
             f"from {steered.text!r} (it was {steered.angle_original_deg:.1f})",
             f"  largest change of a logit: {steered.logit_change:.1e}; the classifier "
             f"{'no longer' if steered.top1_changed else 'still'} sees {seen}",
@@ -56,7 +56,8 @@ def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[
     if analysis.unlike:
         yield f"NOTHING CAN BE SAID about this photo: {analysis.unlike}"
     if setting.verdict != ZERO:
-        yield setting.said or f"no verdict on the model: {ABSENT}"
+        by = f"by {setting.n_evidence} images: " if setting.n_evidence else ""
+        yield by + setting.said if setting.said else f"no verdict on the model: {ABSENT}"
     if setting.hidden:
         yield f"of the model, not of this photo: {setting.hidden}"
     line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"

@@ -113,7 +113,7 @@ def _label_rows(axes: Axes, names: Sequence[str]) -> np.ndarray:
 
 def _angles(photo: Image.Image, texts: list[Movement], names: list[str], figure: SubFigure) -> None:
     """The photo, and its angles to texts before and after null removal."""
-    left, right = figure.subfigures(1, 2, width_ratios=[0.38, 0.62])
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[0.38, 0.62])[0]
     picture, axes = left.subplots(), right.subplots()
     picture.imshow(photo)
     picture.set_anchor("N")
