@@ -94,7 +94,9 @@ def write_study(folder):
     data = {"source": "folder", "root": "photos"}
     shards = {"shards": 2, "shard_ids": ["00000", "00001"]}
     results.path("params").write_text(
-        yaml.safe_dump({"seed": 0, "summary": {}, "data": data, "extraction": shards})
+        yaml.safe_dump(
+            {"seed": 0, "summary": {}, "translator": {}, "data": data, "extraction": shards}
+        )
     )
     generator = np.random.default_rng(5)
     scores = {"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}

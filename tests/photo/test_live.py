@@ -99,7 +99,7 @@ def test_the_scores_are_those_of_the_planted_translator(classifier, planted, res
 def test_without_the_images_of_the_translator_no_map_is_drawn(result):
     why = "no maps: this photo cannot be judged, because the images that the translator was fitted"
     assert result.maps is None and result.no_maps.startswith(why)
-    assert result.map_figure().axes
+    assert result.figure().axes
 
 
 def test_maps_sum_to_the_score_and_lie_in_the_seen_part(classifier, space, planted, result, photo):
@@ -235,7 +235,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch, library,
 
 def test_what_does_not_fit_a_classifier_in_memory_is_refused(classifier, space, planted):
     narrow = singflow.Translator(planted.weight[:, :7], planted.bias)
-    shapes = "has shape (384, 7), but mine -> conse_minilm needs (384, 8): name its own"
+    shapes = "has a translator of shape (384, 7), * mine -> conse_minilm needs (384, 8): name its"
     for options, words in (
         ({}, "mine: a model in memory has no images in a reference: give its translator"),
         ({"translator": narrow}, f"translator in memory: {shapes}"),

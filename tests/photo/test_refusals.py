@@ -1,7 +1,6 @@
 """Bad input ends in one message, which names the file or the option, its value, and the fix."""
 
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import singflow
 from singflow.artifacts.tensors import read_tensors
 from singflow.commands.app import app as page
 from singflow.photo.analyzer import Analyzer
-from singflow.photo.app import texts_of
 from singflow.sources import NEEDED
 from tests.photo.conftest import MODEL as REAL
 from tests.photo.handmade import MODEL, assert_refused, judge
-from tests.photo.test_page import REGISTRIES, opened, upload
+from tests.photo.test_page import REGISTRIES
 from tests.project import ROOT
 
 
@@ -46,7 +44,7 @@ def write_analyses(study):
     [
         (judged(verdict="of old"), {}, f"models.csv: what it says of {MODEL} is damaged"),
         (judged(unique_r2="x"), {}, f"models.csv: what it says of {MODEL} is damaged"),
-        (judged(margin="y"), {}, "margin is 'y'"),
+        (judged(margin="y"), {}, f"models.csv: what it says of {MODEL} is damaged"),
         (judged(model="tiny"), {}, f"models.csv: has no row for conse_minilm and {MODEL}"),
         (of_other_weights, {}, "tiny.net.safetensors: was made with weights * instead of"),
         (
@@ -116,27 +114,13 @@ def test_a_photo_or_a_text_that_cannot_be_is_refused_before_anything_is_loaded(m
         assert_refused(words, singflow.analyze, **given)
 
 
-def test_what_the_page_does_not_offer_or_cannot_serve_is_refused(study, monkeypatch):
-    state, serve = opened(study.folder), partial(page, threads=1, models=REGISTRIES["models"])
-    for words, call, options in (
-        ("is not offered here", upload, {"state": state, "model": REAL}),
-        ("is not offered here", upload, {"state": state, "space": "clip"}),
-        (
-            "this photo: absurdly large: 200 x 160 pixels",
-            upload, {"state": replace(state, max_pixels=1000)},
-        ),
-        ("21 texts are more than the 20", texts_of, {"words": "\n".join(map(str, range(21)))}),
-        ("aaa…: has 201 letters, more than 200", texts_of, {"words": "a" * 201}),
-        ("models.csv: no such file: make it", serve, {"results": Path("nowhere")}),
-        ("name the results", serve, {"reference": "nowhere"}),
-        (
-            "--host 192.0.2.1 --port 0: *: name another",
-            serve, {"results": study.folder, "host": "192.0.2.1", "port": 0},
-        ),
-        ("name another", serve, {"results": study.folder, "host": "no such name"}),
-    ):  # fmt: skip
-        assert_refused(words, call, **options)
-    study.path("tables/models.csv").write_text("space,model\n")
-    assert_refused("holds no model or space that could be offered", opened, study.folder)
+def test_what_the_page_cannot_serve_is_refused(study, monkeypatch, closed_port):
+    serve = partial(page, threads=1, models=REGISTRIES["models"], spaces=REGISTRIES["spaces"])
+    for words, options in (
+        ("models.csv: no such file: make it", {"results": Path("nowhere")}),
+        ("name the results", {"reference": "nowhere"}),
+        (f"--port {closed_port}: *: name another", {"results": study.folder, "port": closed_port}),
+    ):
+        assert_refused(words, serve, **options)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert_refused("gradio is not installed: *[app]", page)

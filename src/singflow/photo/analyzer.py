@@ -193,8 +193,8 @@ class Analyzer:
                     f"results {results}: model and space are names of the study: give their names"
                 )
             folder, own = Path(results), None if classes is None else Path(classes)
-            into = study_space(folder, space, device)
             found = study_evidence(folder, model, space, threads, cache)
+            into = study_space(folder, space, device)
             return cls(study_classifier(folder, model, own, device), into, found)
         into = Space.load(space, spaces=spaces, device=device) if isinstance(space, str) else space
         if isinstance(given, Path) and not given.is_file():

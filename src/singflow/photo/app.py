@@ -233,7 +233,6 @@ def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: 
 
     At an address of this machine alone, requests under other host names are refused.
     """
-    import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -242,6 +241,8 @@ def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: 
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     with scratch("singflow-app-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        import gradio as gr  # which reads them
+
         if not alone:
             log.warning("whoever reaches %s can use the page: it asks for no password", host)
         served = page()
@@ -265,7 +266,7 @@ def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: 
         try:
             threading.Event().wait()
         finally:
-            served.close()
+            served.close(verbose=False)
 
 
 def is_loopback(host: str) -> bool:
