@@ -113,6 +113,7 @@ def test_a_study_that_asked_for_no_scores_has_no_percentiles_and_all_else(study)
     study.path("params").write_text(yaml.safe_dump(params | {"analyses": []}))
     study.path("scores").write_bytes(b"of an earlier study")
     none = dict.fromkeys(["is_percentile", "null_energy_percentile"])
+    none["setting"] = record["setting"] | {"images": "0 images", "n_images": 0}
     assert study.analyze("two.jpg") == [record | none]
 
 
@@ -285,9 +286,13 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
 def assert_nothing_overlaps(figure):
     """No text is on another text or on a picture, or leaves the page."""
     figure.canvas.draw()
-    axes = [axis for panel in figure.axes if panel.axison for axis in (panel.xaxis, panel.yaxis)]
-    ticks = [(axis, tick) for axis in axes for tick in axis.get_major_ticks()]
-    unseen = {id(tick.label1) for axis, tick in ticks if not inside(axis, tick.get_loc())}
+    axes = [(panel.axison, axis) for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
+    ticks = [(shown, axis, tick) for shown, axis in axes for tick in axis.get_major_ticks()]
+    unseen = {
+        id(tick.label1)
+        for shown, axis, tick in ticks
+        if not (shown and inside(axis, tick.get_loc()))
+    }
     texts = [text for text in figure.findobj(plt.Text) if text.get_visible() and text.get_text()]
     boxes = [
         (text.get_text(), text.get_window_extent()) for text in texts if id(text) not in unseen
