@@ -243,6 +243,10 @@ def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: 
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         import gradio as gr  # which reads them
 
+        fills = ("", "_hover", "_dark", "_hover_dark")  # dark enough for white letters
+        theme = gr.themes.Default(primary_hue="blue", **fonts).set(
+            **{f"button_primary_background_fill{fill}": "*primary_700" for fill in fills}
+        )
         if not alone:
             log.warning("whoever reaches %s can use the page: it asks for no password", host)
         served = page()
@@ -254,7 +258,7 @@ def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: 
                 quiet=True,
                 footer_links=[],
                 max_file_size=max_mb * 2**20,
-                theme=gr.themes.Default(primary_hue="blue", **fonts),
+                theme=theme,
                 app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
                 run_history=False,
                 ssr_mode=False,
