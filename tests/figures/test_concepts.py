@@ -42,7 +42,8 @@ def drawn(scans, table, labels, extremes, *marked):
 
 def boxes(figure):
     """Title, axes of angles and axes of AS of every panel."""
-    return [(box.get_suptitle(), *box.axes) for box in figure.subfigs if box.axes]
+    panels = [box.axes for box in figure.subfigs if box.axes]
+    return [(left.get_title("left"), left, right) for left, right in panels]
 
 
 def test_a_panel_shows_the_nearest_the_strongest_and_the_weakest_concepts_in_their_order():
@@ -52,7 +53,7 @@ def test_a_panel_shows_the_nearest_the_strongest_and_the_weakest_concepts_in_the
     for (title, left, right), (row, number) in zip(
         boxes(figure), product(range(2), (1, 2)), strict=True
     ):
-        assert title == f"{LABELS[row]}, 4 images\nmodel_{number} (weak translator), s"
+        assert title == f"{LABELS[row]}, 4 images\nmodel_{number} (weak translator)\ns"
         found = scans["s"][f"timm/model_{number}"].moments
         angle, score = (
             pd.Series(found[name][row], index=scans["s"][f"timm/model_{number}"].concepts)
@@ -93,7 +94,7 @@ def test_the_wanted_labels_and_models_alone_are_shown(tmp_path, monkeypatch):
         return [title for title, *_ in boxes(figures[-1])]
 
     assert titles(labels=LABELS[:1], shown=["timm/model_2"]) == [
-        f"{LABELS[0]}, 4 images\nmodel_2 (weak translator), s"
+        f"{LABELS[0]}, 4 images\nmodel_2 (weak translator)\ns"
     ]
     assert [title.startswith(f"{LABELS[1]}, 5 images") for title in titles()] == [True] * 3
     refused(r"plot_concepts.labels: no image has the label 'gose'", titles, labels=["gose"])
@@ -104,7 +105,7 @@ def test_a_model_without_null_space_is_drawn_and_named():
     flat = scans["s"]["timm/model_1"].moments
     flat |= dict.fromkeys(["as_mean", "as_std"], np.zeros_like(flat["as_mean"]))
     table.loc[table["model"] == "timm/model_1", "null_dim"] = 0
-    text = words(drawn(scans, table, ["goose"], 3))
+    text = " ".join(words(drawn(scans, table, ["goose"], 3)).split())
     assert "model_1 (weak translator) (no null space)" in text
     assert "model_0 (no null space)" not in text
 

@@ -65,58 +65,37 @@ def draw(
 ) -> Figure:
     """Angles and AS of the nearest, strongest and weakest concepts, with standard deviations.
 
-    Every label, space and model has a panel; at most MOST_PANELS are shown, with as many models for
-    every label.
+    At most MOST_PANELS panels are shown, with as many models for every label.
     """
-    everything = style.pairs_of(scans)
-    pairs = everything[: max(1, MOST_PANELS // len(labels))]
+    pairs = style.pairs_of(scans)[: max(1, MOST_PANELS // len(labels))]
     cues = set(spurious[CUE].itertuples(index=False, name=None))
     panels = [panel_of(*pair, label, extremes, cues) for label in labels for pair in pairs]
     columns = min(2, len(panels))
     deep = -(-len(panels) // columns)
     rows = max(len(panel.rows) + panel.rows["group"].nunique() for panel in panels)
-    figure = style.new_figure((style.PAGE, 0.6 + (0.85 + 0.125 * rows) * deep), "constrained")
-    grid = figure.add_gridspec(deep, columns)
-    places = [grid[number // columns, number % columns] for number in range(len(panels))]
-    if len(panels) < deep * columns:  # the last one takes its row alone
-        places[-1] = grid[-1, :]
-    sides = []
-    for place, panel in zip(places, panels, strict=True):
-        box = figure.add_subfigure(place)
+    figure = style.new_figure((style.PAGE, 0.4 + (0.85 + 0.125 * rows) * deep))
+    places, sides = figure.subfigures(deep, columns, squeeze=False).flat, []
+    for place, panel in zip(places, panels, strict=False):
         models = style.of_space(table, panel.space)
         name = style.caption(panel.model, models)
         name += "" if int(models["null_dim"][panel.model]) else " (no null space)"
         images = f"{panel.n} image{'s' if panel.n != 1 else ''}"
-        title = f"{panel.label}, {images}\n{name}, {panel.space}"
-        box.suptitle(title, fontsize="medium", fontweight="normal")
-        left, right = box.subplots(1, 2, sharey=True)
+        left, right = place.subplots(1, 2, sharey=True)
         sides.append((left, right))
-        _concepts(left, right, panel, style.colour(list(models.index).index(panel.model)))
+        title = f"{panel.label}, {images}\n{style.wrapped(name, 2.2)}\n{panel.space}"
+        left.set_title(title)
+        number = list(models.index).index(panel.model)
+        _concepts(left, right, panel, style.colour(number))
     for same in zip(*sides, strict=True):
-        lows, highs = zip(*(axes.get_xlim() for axes in same), strict=True)
+        ends = np.array([axes.get_xlim() for axes in same])
         for axes in same:
-            axes.set_xlim(min(lows), max(highs))
-    most = max(panels, key=lambda panel: panel.rows["contrast"].abs().max())
-    concept = most.rows["concept"].iloc[int(most.rows["contrast"].abs().argmax())]
-    seen = f"moves images of {most.label} most along {concept!r} ({style.bare(most.model)})"
-    style.entitle(figure, f"Null removal {seen}")
-    several = any(panel.n >= FEWEST for panel in panels)
-    spread = "; whisker: standard deviation over images" if several else ""
+            axes.set_xlim(ends.min(), ends.max())
     handles = [
-        style.key(f"mean angle{spread}", ls="", **DOT),
+        style.key("mean angle", ls="", **DOT),
         style.key("mean AS over all concepts, at which bars begin", **DOTTED),
+        style.key("candidate for a spurious cue", ls="", **DIAMOND),
     ]
-    if any(panel.rows["cue"].any() for panel in panels):
-        cue = "candidate for a spurious cue: near, yet hardly moved"
-        handles.append(style.key(cue, ls="", **DIAMOND))
-    style.legend(figure, handles, 2)
-    if rest := everything[len(pairs) :]:
-        named = [
-            f"{style.caption(model, style.of_space(table, space))} in {space}"
-            for space, model, _ in rest
-        ]
-        said = f"Not shown: {', '.join(named)}. plot_concepts.shown chooses the models."
-        figure.legends[0].set_title(style.wrapped(said, style.PAGE - 0.4))
+    style.legend(figure, handles[: 2 + any(panel.rows["cue"].any() for panel in panels)])
     return figure
 
 

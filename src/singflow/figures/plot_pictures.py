@@ -6,21 +6,20 @@ from matplotlib.figure import Figure
 from singflow import cli
 from singflow.figures.picture_grid import (
     Cell,
-    Row,
     cell_of,
-    changed,
     closeups,
     draw_grid,
     name_row,
     of_figure,
     steering_prompts,
+    text_cell,
 )
 from singflow.figures.style import (
     NETWORKS,
     Frames,
+    of_space,
     pairs_of,
     read_tables,
-    span,
     write_figure,
     write_needs,
 )
@@ -33,81 +32,67 @@ NEEDS = {"fig6": "a prompt in steering.prompts", "fig11": NETWORKS}
 def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
     """Images before and after null removal: one row per space and model, two columns per image."""
     pairs = pairs_of(sets)
-    photos = of_figure(pairs[0][2], "photo")
-    rows = [Row("", [cell for _, row in photos.iterrows() for cell in (Cell(row), Cell())])]
+    photos = pairs[0][2][pairs[0][2]["figure"] == "photo"]
+    pictures = [cell for picture in photos["picture"] for cell in (Cell(picture=picture), Cell())]
+    rows = [[Cell(), *pictures]]
     for space, model, frame in pairs:
-        mine = of_figure(frame, "fig1")
+        mine = of_figure(frame, "fig1", of_space(table, space)["marks"][model])
         cells = [
             cell_of(mine[(mine["image_id"] == image) & (mine["change"] == change)])
             for image in photos["image_id"]
             for change in (ORIGINAL, REMOVED)
         ]
-        rows.append(Row(name_row(model, space, table, sets), cells))
-    columns = [
-        name for label in photos["label"] for name in (f"{label}: before", "null component removed")
-    ]
-    every = pd.concat(of_figure(frame, "fig1") for *_, frame in pairs)
-    title = f"Null removal moves logits by at most {most(every)}, and brings {changed(every)}"
-    return draw_grid(title, rows, columns, sets)
+        rows.append([text_cell(name_row(model, space, table, sets)), *cells])
+    heads = [head for label in photos["label"] for head in (f"{label}: before", REMOVED)]
+    return draw_grid(heads, rows)
 
 
 def draw_steered(sets: Frames, table: pd.DataFrame) -> Figure:
     """Images steered inside the null space: one row per image, one column per prompt."""
-    shown = closeups(sets, "fig6")
-    every = pd.concat(pictures for *_, pictures in shown)
-    prompts = steering_prompts(every)
+    shown = closeups(sets, table, "fig6")
+    prompts = steering_prompts(pd.concat(pictures for *_, pictures in shown))
     rows = []
     for space, model, photos, pictures in shown:
         for _, photo in photos.iterrows():
             own = pictures[pictures["image_id"] == photo["image_id"]]
-            cells = [cell_of(own[own["change"] == ORIGINAL])]
-            cells += [cell_of(own[own["text"] == prompt], "out of reach") for prompt in prompts]
             name = f"{photo['label']}\n{name_row(model, space, table, sets)}"
-            rows.append(Row(name, cells, Cell(photo)))
-    title = f"Steering by {every['target_is_deg'].max():g}° inside the null space moves logits by"
-    title += f" at most {most(every)}, and brings {changed(every)}"
-    return draw_grid(title, rows, [ORIGINAL, *prompts], sets)
+            cells = [cell_of(own[own["text"] == prompt], "out of reach") for prompt in prompts]
+            before = cell_of(own[own["change"] == ORIGINAL])
+            rows.append([text_cell(name, photo["picture"]), before, *cells])
+    return draw_grid([ORIGINAL, *prompts], rows)
 
 
 def draw_translators(sets: Frames, table: pd.DataFrame) -> Figure:
     """One image before and after null removal: one column per translator."""
-    shown = closeups(sets, "fig11")
-    every = pd.concat(pictures for *_, pictures in shown)
-    kinds = list(every["kind"].unique())
+    shown = closeups(sets, table, "fig11")
+    kinds = list(pd.concat(pictures for *_, pictures in shown)["kind"].unique())
     rows = []
     for space, model, photos, pictures in shown:
-        for change, photo in ((ORIGINAL, Cell(photos.iloc[0])), (REMOVED, Cell())):
+        for change, photo in ((ORIGINAL, photos["picture"].iloc[0]), (REMOVED, b"")):
             own = pictures[pictures["change"] == change]
+            name = f"{change}\n{name_row(model, space, table, sets)}"
             cells = [cell_of(own[own["kind"] == kind]) for kind in kinds]
-            rows.append(Row(f"{change}\n{name_row(model, space, table, sets)}", cells, photo))
-    words = every.loc[every["change"] == ORIGINAL, WORDS[0]].unique()
-    title = f"Nearest word of one feature by {len(kinds)} translators: {', '.join(words)}"
-    return draw_grid(title, rows, kinds, sets)
+            rows.append([text_cell(name, photo), *cells])
+    return draw_grid(kinds, rows)
 
 
 def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
     """One image under perturbations of equal norm, one column per perturbation."""
-    shown = closeups(sets, "fig13")
-    every = pd.concat(pictures for *_, pictures in shown)
-    changes, rows = list(every["change"].unique()), []
+    shown = closeups(sets, table, "fig13")
+    changes, rows = list(pd.concat(pictures for *_, pictures in shown)["change"].unique()), []
     for space, model, photos, pictures in shown:
-        first, photo = name_row(model, space, table, sets), Cell(photos.iloc[0])
         pictures.loc[pictures.duplicated("change"), [*WORDS]] = ""  # one feature, drawn again
-        for draw in map(int, pictures["draw"].unique()):
-            own = pictures[pictures["draw"] == draw]
-            number = f"seed {draw}" if own["renderer"].iloc[0] == "unclip" else ""
-            cells = [cell_of(own[own["change"] == change]) for change in changes]
-            rows.append(Row(f"{first}\n{number}".strip(), cells, photo))
-            first, photo = "", Cell()
-    moved = {change: most(own) for change, own in every.groupby("change") if change != ORIGINAL}
-    said = ", ".join(f"{moved[change]} ({change})" for change in changes if change in moved)
-    title = f"Perturbations of equal norm move the logits by {said}"
-    return draw_grid(title, rows, changes, sets)
-
-
-def most(pictures: pd.DataFrame) -> str:
-    """The largest change of the logits."""
-    return span([pictures["logit_change"].max()], "{:.2g}", "")
+        for number, (draw, own) in enumerate(pictures.groupby("draw")):
+            seed = f"seed {draw}" if own["renderer"].iloc[0] == "unclip" else ""
+            name = f"{name_row(model, space, table, sets)}\n{seed}"
+            cells = []
+            for change in changes:
+                mine = own[own["change"] == change]
+                moved = f"logits move by {mine['logit_change'].iloc[0]:.2g}", "note"
+                cell = cell_of(mine)
+                cells.append(cell._replace(lines=(*cell.lines, moved)))
+            rows.append([text_cell(name, b"" if number else photos["picture"].iloc[0]), *cells])
+    return draw_grid(changes, rows)
 
 
 FIGURES = {

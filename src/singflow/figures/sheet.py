@@ -63,7 +63,7 @@ class Sheet:
         self.pictures.append(((left, top, width, height), picture))
 
     def draw(self, height: float) -> Figure:
-        figure = new_figure((self.width, height))
+        figure = new_figure((self.width, height), "none")
         for left, top, text, look in self.texts:
             figure.text(left / self.width, 1 - top / height, text, **look)
         for (left, top, width, tall), draw in self.panels:
