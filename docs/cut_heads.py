@@ -97,10 +97,8 @@ def _maps(figure: SubFigure, photo: Image.Image, found: Mapping[str, Analysis]) 
 
 def _texts(axes: Axes, texts: pd.DataFrame) -> None:
     listed = by_size(texts)
-    ends = [listed[:MOST], listed[-LEAST:]]
-    heights = style.draw_texts(axes, ends, ORANGE)
+    style.draw_texts(axes, [listed[:MOST], listed[-LEAST:]], ORANGE)
     axes.axvline(0, color="0.6", lw=0.8, zorder=0)
-    axes.set_yticks(heights, [str(text)[:28] for text in pd.concat(ends)["text"]])
     axes.set_xlabel("D along the text (%); filled: hidden")
     axes.set_title(f"{CUT} hides {int(texts['hidden'].sum()):,} of {len(texts):,} texts")
 

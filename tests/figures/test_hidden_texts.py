@@ -30,7 +30,9 @@ def drawn(texts, models):
 def test_each_model_in_which_something_was_found_has_its_most_and_least_hidden_texts_and_groups():
     d = np.random.default_rng(0).permutation(100) / 100
     few = texts("leak", [0.2, 0.7, 0.1]).assign(p=[0.5, 0.01, np.nan])
-    figure = drawn(pd.concat([texts("a", d), texts("b", d), few]), table_of(a=MEANING, b=NOTHING, leak=FOUND))
+    figure = drawn(
+        pd.concat([texts("a", d), texts("b", d), few]), table_of(a=MEANING, b=NOTHING, leak=FOUND)
+    )
     many, _, of_leak, groups = figure.axes
     order = sorted(d, reverse=True)
     wanted = [str(size) for size in (*order[:FROM_TOP], *order[-FROM_BOTTOM:]) if size != d[-1]]

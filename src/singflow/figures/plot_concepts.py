@@ -18,6 +18,7 @@ from singflow.figures.style import Look
 CUE = ["space", "model", "label", "concept"]  # what names a candidate for a spurious cue
 DOT: Look = {"marker": "o", "color": "0.5", "ms": 3.5}
 DIAMOND: Look = {"marker": "D", "mfc": "none", "mec": "black", "ms": 6}
+TITLE: Look = {"x": 0.02, "ha": "left", "size": "medium", "weight": "normal"}
 DOTTED: Look = {"color": "0.3", "lw": 1, "ls": ":"}
 
 
@@ -82,8 +83,8 @@ def draw(
         images = f"{panel.n} image{'s' if panel.n != 1 else ''}"
         left, right = place.subplots(1, 2, sharey=True)
         sides.append((left, right))
-        title = f"{panel.label}, {images}\n{style.wrapped(name, 2.2)}\n{panel.space}"
-        left.set_title(title)
+        title = f"{panel.label}, {images}\n{name}, {panel.space}"
+        place.suptitle(style.wrapped(title, style.PAGE / columns - 0.2), **TITLE)
         number = list(models.index).index(panel.model)
         _concepts(left, right, panel, style.colour(number))
     for same in zip(*sides, strict=True):
