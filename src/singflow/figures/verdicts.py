@@ -9,6 +9,7 @@ from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import is_control
 from singflow.figures import style
 
+WIDTH = 2.9  # inches; as wide as a phone, its texts are as large as those of the page
 BLUE, ORANGE, GREY = style.COLOURS[0], style.COLOURS[5], "0.4"
 SEEN: style.Look = {"color": GREY, "marker": "D", "mfc": "none", "ls": ""}
 
@@ -18,7 +19,7 @@ def draw(models: pd.DataFrame, confidence: float) -> Figure:
     """D with its interval, margin and detectable leak; a panel for each space, controls last."""
     spaces = [controls_last(rows) for _, rows in models.groupby("space", sort=False)]
     lines = [_lines(rows).sum() for rows in spaces]
-    size = style.COLUMN, 0.7 + sum(0.14 * many + 0.35 for many in lines)
+    size = WIDTH, 0.7 + sum(0.14 * many + 0.35 for many in lines)
     figure, grid = style.panels(len(spaces), 1, size, sharex=True, height_ratios=lines)
     for axes, rows in zip(grid[:, 0], spaces, strict=True):
         _panel(axes, rows)
