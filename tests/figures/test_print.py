@@ -100,7 +100,9 @@ def test_a_figure_can_be_printed(name, study, tmp_path):
     figure = CASES[name](*STUDIES[study])
     figure.draw_without_rendering()
     (width, height), edges = figure.get_size_inches(), figure.get_tightbbox()
-    assert width in (COLUMN, PAGE, verdicts.WIDTH) and (height <= TALLEST + 1 or name not in test_pictures.FIGURES)
+    assert width in (COLUMN, PAGE, verdicts.WIDTH) and (
+        height <= TALLEST + 1 or name not in test_pictures.FIGURES
+    )
     assert edges.x0 >= 0 and edges.x1 <= width and edges.y0 >= -0.01 and edges.y1 <= height + 0.01
     shown = [text for text in figure.findobj(plt.Text) if text.get_visible() and text.get_text()]
     assert min(text.get_fontsize() for text in shown) >= STYLE["font.size"] == 7

@@ -31,6 +31,8 @@ def draw(models: pd.DataFrame, confidence: float) -> Figure:
         "margin": {"color": ORANGE, "ls": "--"},
         "smallest even leak\nthat is called meaning": SEEN,
     }
+    if not is_control(models).any():
+        del keys["D of a control"]
     style.legend(figure, [style.key(name, **look) for name, look in keys.items()], 2)
     return figure
 

@@ -53,14 +53,17 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
 def evidence_row(row: dict[Any, Any]) -> dict[str, str]:
     """Cells of the tables of numbers by column; - stands for a missing number."""
     even, first = (detected(row, name) for name in ("detectable", "detectable_first"))
-    d = [row[f"unique_r2{end}"] for end in ("", "_low", "_high")]
+    d, blind = (
+        [100 * row[name] for name in names if pd.notna(row[name])]
+        for names in (["unique_r2", "unique_r2_low", "unique_r2_high"], ["blind_unique_r2"])
+    )
     cells = {
         "model": row["name"],
-        "d": with_interval((100 * share for share in d if pd.notna(share)), 1, " %"),
+        "d": with_interval(d, 1, " %"),
         "turn": "-" if pd.isna(row["turn_deg"]) else f"{row['turn_deg']:.0f}°",
         "detectable": even if even == "-" else f"{even} ({first})",
         "r2": f"{number(row['validation_r2'], 2)} ({number(row['r2_words'], 2)})",
-        "blind": with_interval([100 * row["blind_unique_r2"]], 2, " %"),
+        "blind": with_interval(blind, 2, " %"),
     }
     if "is_mean" in row:
         cells["is"] = f"{number(row['is_mean'], 1)}° ({number(row['floor_is_mean'], 1)}°)"

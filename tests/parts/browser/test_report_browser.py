@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from singflow.artifacts.tables import read_table
-from tests.report.report_study import HOSTILE
+from singflow.figures.style import STYLE
+from singflow.figures.verdicts import WIDTH
+from tests.report.report_study import HOSTILE, write_page, write_study
 
 
 def table(page, name):
@@ -112,20 +114,31 @@ def check_width_and_access(page, width):
     assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["any"]) for v in grave] == []
 
 
-def test_at_390_pixels_the_verdict_is_first_and_the_picture_of_d_follows_within_the_screen(load):
+def test_at_390_pixels_the_verdict_is_first_and_the_figure_of_d_follows_in_readable_size(load):
     page = load(390)
     sentences = page.locator(".verdict").first.locator("li")
     assert [text.split(":")[0] for text in sentences.all_inner_texts()] == ["m1", "m2"]
-    first, strips = sentences.first.bounding_box(), page.locator(".strips").first.bounding_box()
-    assert first["y"] + first["height"] < 844 and strips["y"] + strips["height"] < 2 * 844
-    before = page.locator("img, nav, aside").evaluate_all(
-        "(all, y) => all.filter(one => one.getBoundingClientRect().top < y)", first["y"]
-    )
-    assert before == []
-    for part in [*sentences.all(), *page.locator(".strips p, .strips span").all()]:
-        box = part.bounding_box()
-        assert part.is_visible() and box["x"] >= 0 and box["x"] + box["width"] <= 390
-        assert float(part.evaluate("node => parseFloat(getComputedStyle(node).fontSize)")) >= 12
+    first, figure = sentences.first.bounding_box(), page.locator("#models img").bounding_box()
+    assert first["y"] + first["height"] < 844 and figure["y"] + figure["height"] < 2 * 844
+    assert page.locator("img").first.get_attribute("alt").startswith("D of every model")
+    points = figure["width"] / (72 * WIDTH)  # pixels of a point in print
+    assert figure["x"] + figure["width"] <= 390 and points * STYLE["font.size"] >= 11
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_long_name_is_shown_in_full(load, tmp_path, width):
+    name = "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k"
+    write_study(tmp_path, models=(name,), null_dims=(12,))
+    write_page(tmp_path, models=(name,))
+    page = load(width)
+    page.goto(f"file://{tmp_path}/results/report.html")
+    page.wait_for_selector("body[data-ready=yes]")
+    cells = page.locator(".verdict b, #models tbody th, #checks tbody th").all()
+    assert len(cells) == 4
+    for cell in cells:
+        box = cell.bounding_box()
+        assert cell.inner_text().startswith(name) and box["x"] + box["width"] <= width
+    check_width_and_access(page, width)
 
 
 @pytest.mark.parametrize("width", [375, 1440])
