@@ -105,7 +105,7 @@ def draw_grid(heads: list[str], rows: list[list[Cell]]) -> Figure:
     for start in range(0, len(heads), fit):
         part = slice(start, start + fit)
         table.append([Cell(), *map(text_cell, heads[part])])
-        table += [[row[0], *row[1:][part]] for row in rows if any(row[1:][part])]
+        table += [[row[0], *row[1:][part]] for row in rows if any(map(any, row[1:][part]))]
     table = [[_broken(cell, room - GAP) for cell in row] for row in table]
     heights = [max(_tall(cell, room - GAP) for cell in row) for row in table]
     fits = int((np.cumsum(heights) < TALLEST).sum())

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from singflow import cli
+from singflow.figures import style
 from singflow.figures.picture_grid import (
     Cell,
     cell_of,
@@ -14,29 +15,21 @@ from singflow.figures.picture_grid import (
     steering_prompts,
     text_cell,
 )
-from singflow.figures.style import (
-    NETWORKS,
-    Frames,
-    of_space,
-    pairs_of,
-    read_tables,
-    write_figure,
-    write_needs,
-)
+from singflow.figures.style import Frames
 from singflow.pictures.selection import LINEAR, ORIGINAL, REMOVED
 from singflow.pictures.word_neighbours import WORDS
 
-NEEDS = {"fig6": "a prompt in steering.prompts", "fig11": NETWORKS}
+NEEDS = {"fig6": "a prompt in steering.prompts", "fig11": style.NETWORKS}
 
 
 def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
     """Images before and after null removal: one row per space and model, two columns per image."""
-    pairs = pairs_of(sets)
+    pairs = style.pairs_of(sets)
     photos = pairs[0][2][pairs[0][2]["figure"] == "photo"]
     pictures = [cell for picture in photos["picture"] for cell in (Cell(picture=picture), Cell())]
     rows = [[Cell(), *pictures]]
     for space, model, frame in pairs:
-        mine = of_figure(frame, "fig1", of_space(table, space)["marks"][model])
+        mine = of_figure(frame, "fig1", style.of_space(table, space)["marks"][model])
         cells = [
             cell_of(mine[(mine["image_id"] == image) & (mine["change"] == change)])
             for image in photos["image_id"]
@@ -107,14 +100,14 @@ Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:
-    sets, models = read_tables(flags, "pictures")
-    every = pd.concat(frame for *_, frame in pairs_of(sets))
+    sets, models = style.read_tables(flags, "pictures")
+    every = pd.concat(frame for *_, frame in style.pairs_of(sets))
     drawn = {"fig6": steering_prompts(every), "fig11": set(every["kind"]) - {LINEAR, ""}}
     for name, draw in FIGURES.items():
         if drawn.get(name, True):
-            write_figure(flags, name, draw(sets, models))
+            style.write_figure(flags, name, draw(sets, models))
         else:
-            write_needs(flags, name, NEEDS[name])
+            style.write_needs(flags, name, NEEDS[name])
 
 
 if __name__ == "__main__":
