@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from singflow.analyses.concepts import MOMENTS, Scan
 from singflow.artifacts.files import write_json
 from singflow.figures import plot_concepts, style
-from tests.figures.drawn import models_table, names, words
+from tests.figures.drawn import models_table, names
 from tests.refusals import refused
 from tests.results import Results
 
@@ -101,16 +101,6 @@ def test_the_wanted_labels_and_models_alone_are_shown(tmp_path, monkeypatch):
     refused(r"plot_concepts.labels: no image has the label 'gose'", titles, labels=["gose"])
 
 
-def test_a_model_without_null_space_is_drawn_and_named():
-    scans, table = study(2)
-    flat = scans["s"]["timm/model_1"].moments
-    flat |= dict.fromkeys(["as_mean", "as_std"], np.zeros_like(flat["as_mean"]))
-    table.loc[table["model"] == "timm/model_1", "null_dim"] = 0
-    text = " ".join(words(drawn(scans, table, ["goose"], 3)).split())
-    assert "model_1 (weak translator) (no null space)" in text
-    assert "model_0 (no null space)" not in text
-
-
 def test_candidates_are_marked_in_their_own_panel_alone():
     scans, table = study(2)
     found = scans["s"]["timm/model_0"]
@@ -136,9 +126,10 @@ def test_six_panels_are_shown_with_as_many_models_for_every_label():
     ("n", "words_of_n"), [(1, "1 image\n"), (2, "2 images\n"), (3, "3 images\n")]
 )
 def test_few_images_and_concepts_can_be_drawn_with_whiskers_from_three_images_on(n, words_of_n):
-    figure = drawn(*study(1, n=n, concepts=10), ["goose"], 8)
+    scans, table = study(1, n=n, concepts=10)
+    figure = drawn(scans, table.assign(null_dim=0), ["goose"], 8)
     ((title, left, right),) = boxes(figure)
-    assert title.startswith(f"goose, {words_of_n}") and len(names(left)) == 10
+    assert title == f"goose, {words_of_n}model_0 (no null space), s" and len(names(left)) == 10
     groups = [tick.get_text() for tick in left.get_yticklabels(minor=True)]
     assert groups == ["nearest", "others: strongest"]
     assert bool(left.containers[0].has_xerr) == (len(right.containers) == 2) == (n >= 3)

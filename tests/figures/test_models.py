@@ -13,7 +13,6 @@ from tests.refusals import refused
 from tests.results import Results
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
-MANY = [f"a_classifier_{number}" for number in range(16)]
 
 
 def scores(seed, n=60):
@@ -56,6 +55,17 @@ def test_the_ellipse_holds_its_share_of_a_normal_cloud():
     assert abs(inside.mean() - 0.95) < 0.004 and width > height
 
 
+def test_sixty_four_models_are_told_apart():
+    assert len({tuple(style.look_of(number).values()) for number in range(64)}) == 64
+
+
+def test_a_model_without_null_space_is_drawn_at_zero():
+    flat = {"s": {"m": scores(0).assign(as_deg=0.0, is_deg=0.0), "n": scores(1)}}
+    figure = plot_scores.draw(flat, TABLE.assign(is_per_as=[None, 8]))
+    assert [bar.get_width() for bar in figure.axes[2].patches] == [0, 8]
+    plot_labels.draw(flat, TABLE, [])
+
+
 def test_a_figure_is_written_twice_with_the_same_bytes_without_dates_and_is_not_clipped(tmp_path):
     paths = [tmp_path / f"{attempt}.{kind}" for attempt in "ab" for kind in ("png", "pdf")]
     for png, pdf in (paths[:2], paths[2:]):
@@ -67,25 +77,6 @@ def test_a_figure_is_written_twice_with_the_same_bytes_without_dates_and_is_not_
     assert not plt.get_fignums()
 
 
-def test_a_model_without_null_space_is_drawn_at_zero():
-    flat = {"s": {"m": scores(0).assign(as_deg=0.0, is_deg=0.0), "n": scores(1)}}
-    empty = TABLE.copy()
-    empty.loc[empty["model"] == "m", [c for c in empty if c.startswith("is_per_as")]] = None
-    bars = plot_scores.draw(flat, empty).axes[2].patches
-    assert [bar.get_width() for bar in bars] == [0, 8]
-    plot_labels.draw(flat, empty, [])
-
-
-def test_no_image_lies_outside_the_axes():
-    far = {"s": {"m": scores(0), "n": scores(1).assign(as_deg=lambda f: 5 * f["as_deg"])}}
-    for figure in (plot_scores.draw(far, TABLE), plot_labels.draw(far, TABLE, [])):
-        for axes in figure.axes:
-            for collection in axes.collections:
-                points = np.ma.getdata(collection.get_offsets())
-                (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
-                assert ((points >= [left, low]) & (points <= [right, high])).all()
-
-
 def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has():
     figure = plot_labels.draw(BOTH, TABLE, ["jeep", "goose"])
     assert sorted(names(figure.axes[0])) == ["goose", "jeep"]
@@ -95,17 +86,6 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has():
     ]
     near = r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"
     refused(near, plot_labels.draw, BOTH, TABLE, ["jeep", "goosse"])
-
-
-def test_sixteen_models_are_told_apart():
-    found = {"s": {name: scores(number) for number, name in enumerate(MANY)}}
-    figure = plot_scores.draw(found, table_of(MANY))
-    points = [found for found in figure.axes[0].collections if len(found.get_offsets()) > 1]
-    looks = {
-        (tuple(found.get_facecolor()[0][:3]), found.get_paths()[0].vertices.tobytes())
-        for found in points
-    }
-    assert len(looks) == 16
 
 
 def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_differ():

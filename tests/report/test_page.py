@@ -361,11 +361,14 @@ def test_of_many_texts_the_page_has_the_most_hidden_of_every_model_and_says_so(o
     assert shown["about"].endswith(f"{said}results folder, tables/hidden_texts.csv.")
 
 
-def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():
+def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed_and_the_page_says_so(own):
     assert np.array_equal(sample(10, 3, 10, 0), np.arange(10))
     drawn, again, other = (sample(10_000, 32, 10_000, seed) for seed in (0, 0, 1))
     assert len(drawn) == MOST_POINTS // 32 == len(set(drawn)) and (np.diff(drawn) > 0).all()
     assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
+    shown = in_script(write_page(own, max_images=5), "tables")["images"]
+    assert "5 of the 24 images are shown here one by one" in shown["about"]
+    assert len(shown["rows"]) == 2 * 5
 
 
 def test_the_table_of_photos_has_a_row_for_each_model_and_space_those_with_the_largest_is_first():
@@ -544,12 +547,6 @@ def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_e
         inside, outside = found
         assert outside and all((path.parent / link).is_file() for link in outside)
         assert set(inside) <= set(re.findall(r' id="([^"]*)"', text))
-
-
-def test_a_page_of_a_sample_says_so(own):
-    shown = in_script(write_page(own, max_images=5), "tables")["images"]
-    assert "5 of the 24 images are shown here one by one" in shown["about"]
-    assert len(shown["rows"]) == 2 * 5
 
 
 @pytest.mark.parametrize(("status", "listed"), [(0, True), (9, False)])

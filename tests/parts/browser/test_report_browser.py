@@ -72,14 +72,6 @@ def test_a_term_opens_the_glossary_at_its_place_and_escape_closes_it(load):
     assert all(page.locator(f"dt#{term}").count() == 1 for term in wanted)
 
 
-def test_one_figure_of_the_paper_is_open_at_a_time(load):
-    page = load()
-    opened = page.locator("#paper details.figure[open]")
-    assert opened.count() == 1 and page.locator("#fig1 img").is_visible()
-    page.locator("#fig5 summary").click()
-    assert opened.get_attribute("id") == "fig5"
-
-
 def test_the_page_is_short_and_its_contents_lead_to_every_section(load):
     page = load()
     assert page.evaluate("document.documentElement.scrollHeight") < 7000
