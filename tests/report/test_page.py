@@ -366,7 +366,9 @@ def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed_and_the_
     drawn, again, other = (sample(10_000, 32, 10_000, seed) for seed in (0, 0, 1))
     assert len(drawn) == MOST_POINTS // 32 == len(set(drawn)) and (np.diff(drawn) > 0).all()
     assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
-    shown = in_script(write_page(own, max_images=5), "tables")["images"]
+    page = write_page(own, max_images=5, confidence=0.9)
+    assert "90 % intervals" in page
+    shown = in_script(page, "tables")["images"]
     assert "5 of the 24 images are shown here one by one" in shown["about"]
     assert len(shown["rows"]) == 2 * 5
 

@@ -72,14 +72,15 @@ def of_figure(frame: pd.DataFrame, figure: str, marks: str) -> pd.DataFrame:
 
 def closeups(
     sets: Frames, table: pd.DataFrame, figure: str
-) -> list[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
-    """Space, model, photos, and pictures of a figure, for each model that is shown in detail."""
-    return [
-        (space, model, frame[frame["figure"] == "photo"], of_figure(frame, figure, marks))
-        for space, model, frame in style.pairs_of(sets)
-        if "fig13" in set(frame["figure"])
-        for marks in [style.of_space(table, space)["marks"][model]]
-    ]
+) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Name, photos, and pictures of a figure, for each model that is shown in detail."""
+    found = []
+    for space, model, frame in style.pairs_of(sets):
+        if "fig13" in set(frame["figure"]):
+            name, marks = name_row(model, space, table, sets), style.of_space(table, space)["marks"]
+            rows = of_figure(frame, figure, marks[model]).assign(space=space, model=model)
+            found.append((name, frame[frame["figure"] == "photo"], rows))
+    return found
 
 
 def steering_prompts(pictures: pd.DataFrame) -> list[str]:

@@ -7,7 +7,7 @@ from singflow import cli
 from singflow.analyses.tables import qualify
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_table
-from singflow.figures.picture_grid import cell_of, closeups, draw_grid, name_row, text_cell
+from singflow.figures.picture_grid import cell_of, closeups, draw_grid, text_cell
 from singflow.figures.style import Frames, read_tables, write_figure, write_needs
 from singflow.pictures.selection import ORIGINAL
 
@@ -19,10 +19,7 @@ LADDER_COLUMNS = (
 
 def tabulate(sets: Frames, manifest: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     """The numbers of figure 10: one row per space and step; NaN for a step out of reach."""
-    steps = pd.concat(
-        found.assign(space=space, model=model)
-        for space, model, _, found in closeups(sets, models, "fig10")
-    )
+    steps = pd.concat(found for *_, found in closeups(sets, models, "fig10"))
     path = manifest["path"].iloc[steps["image_id"]].to_numpy()
     steps = steps.assign(n=1, path=path, reachable=steps["is_deg"].notna())
     return steps[LADDER_COLUMNS.split()]
@@ -34,8 +31,8 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure:
     everything = pd.concat(steps for *_, steps in shown)
     wanted = sorted(everything["target_is_deg"].dropna().unique())
     rows = []
-    for space, model, photos, steps in shown:
-        name = text_cell(name_row(model, space, table, sets), photos["picture"].iloc[0])
+    for model, photos, steps in shown:
+        name = text_cell(model, photos["picture"].iloc[0])
         cells = [cell_of(steps[steps["target_is_deg"] == deg], "out of reach") for deg in wanted]
         rows.append([name, cell_of(steps[steps["change"] == ORIGINAL]), *cells])
     return draw_grid(["0 degrees", *(f"{target:g} degrees" for target in wanted)], rows)

@@ -45,10 +45,10 @@ def draw_steered(sets: Frames, table: pd.DataFrame) -> Figure:
     shown = closeups(sets, table, "fig6")
     prompts = steering_prompts(pd.concat(pictures for *_, pictures in shown))
     rows = []
-    for space, model, photos, pictures in shown:
+    for model, photos, pictures in shown:
         for _, photo in photos.iterrows():
             own = pictures[pictures["image_id"] == photo["image_id"]]
-            name = f"{photo['label']}\n{name_row(model, space, table, sets)}"
+            name = f"{photo['label']}\n{model}"
             cells = [cell_of(own[own["text"] == prompt], "out of reach") for prompt in prompts]
             before = cell_of(own[own["change"] == ORIGINAL])
             rows.append([text_cell(name, photo["picture"]), before, *cells])
@@ -60,12 +60,11 @@ def draw_translators(sets: Frames, table: pd.DataFrame) -> Figure:
     shown = closeups(sets, table, "fig11")
     kinds = list(pd.concat(pictures for *_, pictures in shown)["kind"].unique())
     rows = []
-    for space, model, photos, pictures in shown:
+    for model, photos, pictures in shown:
         for change, photo in ((ORIGINAL, photos["picture"].iloc[0]), (REMOVED, b"")):
             own = pictures[pictures["change"] == change]
-            name = f"{change}\n{name_row(model, space, table, sets)}"
             cells = [cell_of(own[own["kind"] == kind]) for kind in kinds]
-            rows.append([text_cell(name, photo), *cells])
+            rows.append([text_cell(f"{change}\n{model}", photo), *cells])
     return draw_grid(kinds, rows)
 
 
@@ -73,18 +72,17 @@ def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
     """One image under perturbations of equal norm, one column per perturbation."""
     shown = closeups(sets, table, "fig13")
     changes, rows = list(pd.concat(pictures for *_, pictures in shown)["change"].unique()), []
-    for space, model, photos, pictures in shown:
+    for model, photos, pictures in shown:
         pictures.loc[pictures.duplicated("change"), [*WORDS]] = ""  # one feature, drawn again
         for number, (draw, own) in enumerate(pictures.groupby("draw")):
             seed = f"seed {draw}" if own["renderer"].iloc[0] == "unclip" else ""
-            name = f"{name_row(model, space, table, sets)}\n{seed}"
-            cells = []
+            photo, cells = b"" if number else photos["picture"].iloc[0], []
             for change in changes:
                 mine = own[own["change"] == change]
                 moved = f"logits move by {mine['logit_change'].iloc[0]:.2g}", "note"
                 cell = cell_of(mine)
                 cells.append(cell._replace(lines=(*cell.lines, moved)))
-            rows.append([text_cell(name, b"" if number else photos["picture"].iloc[0]), *cells])
+            rows.append([text_cell(f"{model}\n{seed}", photo), *cells])
     return draw_grid(changes, rows)
 
 
