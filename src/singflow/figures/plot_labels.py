@@ -42,7 +42,8 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     figure, grid = style.panels(rows, columns, size, sharex=True, sharey=True)
     for number, (axes, (space, model, frame)) in enumerate(zip(grid.flat, pairs, strict=False)):
         _violins(axes, frame, labels, style.colour(list(scores[space]).index(model)))
-        name = style.named(model, style.of_space(table, space))
+        name = style.caption(model, style.of_space(table, space), "\n")
+        name = style.wrapped(name, (style.PAGE - 2) / columns)
         axes.set_title(name if len(scores) == 1 else f"{name}\n{space}")
         if number + columns >= len(pairs):
             axes.set_xlabel("|AS| (degrees)")

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from singflow import cli
 from singflow.artifacts.files import read_json
@@ -71,10 +71,12 @@ def _curves(axes: Axes, models: dict[str, OfKinds], kind: str, measure: str) -> 
             look: Look = LINES[loss] | rim | {"marker": shape, "zorder": 2 - width / 10}
             at = [run["best_epoch"] - 1]
             axes.plot(history["epoch"], history[measure], markevery=at, **look)
-    if measure == "validation_mse":
+    low, high = axes.dataLim.intervaly
+    if high > 10 * low:  # as the MSE of networks that are trained by the cosine alone
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:.3g}")
-        axes.yaxis.set_minor_formatter("{x:.3g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 

@@ -50,6 +50,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": "0.92",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "figure.constrained_layout.wspace": 0.04,
     "figure.dpi": 200,
     "pdf.fonttype": 42,
     "svg.hashsalt": "singflow",
