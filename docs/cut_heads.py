@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
+from singflow.photo.map_figure import map_panels
 
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.findings import by_size
@@ -22,7 +23,6 @@ from singflow.data.manifest import data_root
 from singflow.figures import style
 from singflow.photo.analysis import Analysis
 from singflow.photo.analyzer import Analyzer
-from singflow.photo.map_figure import map_panels
 
 DOCS = Path(__file__).parent
 WHOLE, CUT = "efficientnet_lite0", "animals_lite0"  # one backbone, and two heads
@@ -97,10 +97,8 @@ def _maps(figure: SubFigure, photo: Image.Image, found: Mapping[str, Analysis]) 
 
 def _texts(axes: Axes, texts: pd.DataFrame) -> None:
     listed = by_size(texts)
-    ends = [listed[:MOST], listed[-LEAST:]]
-    heights = style.draw_texts(axes, ends, ORANGE)
+    style.draw_texts(axes, [listed[:MOST], listed[-LEAST:]], ORANGE)
     axes.axvline(0, color="0.6", lw=0.8, zorder=0)
-    axes.set_yticks(heights, [str(text)[:28] for text in pd.concat(ends)["text"]])
     axes.set_xlabel("D along the text (%); filled: hidden")
     axes.set_title(f"{CUT} hides {int(texts['hidden'].sum()):,} of {len(texts):,} texts")
 

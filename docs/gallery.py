@@ -12,9 +12,11 @@ from PIL import Image
 
 from singflow.artifacts.catalog import FIGURES, NEEDS
 from singflow.artifacts.files import write_bytes
-from singflow.report.content import read_caption
+from singflow.config.reading import read_yaml
 
 DOCS = Path(__file__).parent
+REPORT = DOCS.parent / "report"
+SHOWN = read_yaml(REPORT / "page.yaml")
 PICTURES, PER_INCH = DOCS / "gallery", 100
 HEAD = """# Gallery
 
@@ -35,16 +37,17 @@ def page() -> str:
 def section(picture: Path) -> str:
     """Title, first sentence and reading of a figure's caption, its picture and its command."""
     name, study = picture.stem, picture.parent.name
-    caption = read_caption(DOCS.parent / f"report/captions/{name}.rst")
-    about, how = caption.text.split(" How to read it: ")
+    text = (REPORT / f"captions/{name}.rst").read_text(encoding="utf-8")
+    about, how = " ".join(text.split()).split(" How to read it: ")
+    title = next(of[name] for of in SHOWN["figures"].values() if name in of)
     first = re.split(r"(?<=[.])\s", about)[0]
     study_file = "" if study == "demo" else f"--configfile config/studies/{study}.yaml "
     return f"""
-## {caption.title}
+## {title}
 
 {first} How to read it: {how}
 
-![{caption.title}]({picture.relative_to(DOCS)})
+![{title}]({picture.relative_to(DOCS)})
 
 `snakemake --cores 1 {study_file}results/{study}/figures/{name}.png`
 """

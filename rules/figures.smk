@@ -120,9 +120,10 @@ use rule plot_scores as plot_probes with:
 
 
 use rule plot_scores as plot_hidden_texts with:
-    """Plot the texts that a null space was found to hide."""
+    """Plot the texts and groups of images that a null space was found to hide."""
     input:
         texts=at("tables/hidden_texts.csv"),
+        groups=at("tables/hidden_groups.csv"),
         models=at("tables/models.csv"),
     output:
         hidden_texts=figure("hidden_texts"),

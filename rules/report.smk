@@ -1,5 +1,5 @@
 SHOWN = asked(*(name for name in CATALOG if name.endswith((".csv", ".png", ".svg"))))
-TEMPLATES = ("report/page.html", "report/run.html", "report/paper.yaml")
+TEMPLATES = ("report/page.html", "report/run.html", "report/page.yaml", "report/paper.yaml")
 
 
 rule write_report:
@@ -10,7 +10,6 @@ rule write_report:
         made=every("manifest", "rejected", "head", "texts", "translator", *asked("scores")),
         shown=every(*(name for name in SHOWN if name.startswith(("tables/", "figures/")))),
         classes=own("data.classes"),
-        columns=shipped("src/singflow/report/columns.yaml"),
         templates=[shipped(name) for name in TEMPLATES],
         captions=sorted(
             {shipped(f"report/captions/{Path(name).stem}.rst") for name in SHOWN if "/" in name}

@@ -1,5 +1,6 @@
 """Write the page of a study, one file that opens without a network, and a page on its run."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -14,23 +15,20 @@ from singflow.config.public import public_params
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
 from singflow.data.vocabulary import read_class_list
+from singflow.figures import verdicts
+from singflow.figures.style import written
 from singflow.report.content import (
-    IMAGES,
-    REJECTED,
-    SECTIONS,
     data_of,
     embedded,
-    images_table,
-    links,
     machine,
     page_tables,
-    read_caption,
-    sentence,
+    photo_scores,
     step_table,
 )
 from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
 from singflow.report.sentences import (
+    probes_said,
     sample_said,
     seen_by_translators,
     stand_in,
@@ -63,17 +61,19 @@ def main(flags: Flags) -> None:
     )
     if "networks" not in flags.analyses:
         figures.pop("fig11", None)  # which shows networks beside the linear translator
-    captions = {name: read_caption(REPORT / f"captions/{name}.rst") for name in [*figures, *csv]}
+    captions = {
+        name: " ".join((REPORT / f"captions/{name}.rst").read_text(encoding="utf-8").split())
+        for name in [*figures, *csv]
+    }
     csv = {name: read_table(path) for name, path in csv.items()}
     models = csv["models"]
     manifest, rejected = read_manifest(flags.path("manifest")), read_table(flags.path("rejected"))
     pairs, several = len(flags.models) * len(flags.spaces), len(flags.spaces) > 1
-    shown = sample(len(manifest), pairs, flags.max_images, flags.seed)
+    drawn = sample(len(manifest), pairs, flags.max_images, flags.seed)
     paper = read_yaml(REPORT / "paper.yaml")
     same = as_in_paper(models, manifest["class_index"], paper)
     steered = read_yaml(flags.path("params"))["steering"]["labels"]
-    captions |= {"rejected": REJECTED, "images": IMAGES}
-    tables = page_tables(csv, rejected, paper, same, steered, captions, several)
+    shown = read_yaml(REPORT / "page.yaml")
     heads = [read_tensors(flags.path("head", model=model), [])[1] for model in flags.models]
     texts = [read_tensors(flags.path("texts", space=space), [])[1] for space in flags.spaces]
     into = [
@@ -82,29 +82,28 @@ def main(flags: Flags) -> None:
     ]
     hashes = [head["weights_sha256"] for head in heads] + [one["space_sha256"] for one in into]
     if scored:
-        scores = flags.gather("scores", lambda path: read_parquet(path, "scores").iloc[shown])
+        scores = flags.gather("scores", lambda path: read_parquet(path, "scores").iloc[drawn])
         class_names = {
             model: head.parsed("class_names", list | None) or read_class_list(flags.classes)
             for model, head in zip(flags.models, heads, strict=True)
         }
-        tables["images"] = images_table(manifest.iloc[shown], scores, class_names, several)
+        csv["images"] = photo_scores(manifest.iloc[drawn], scores, class_names)
+    tables = page_tables(csv, rejected, paper, same, steered, shown, several)
     entries = [read_model(flags.path("model_entry", model=model)) for model in flags.models]
     towers = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
     }
     weights = [entry.weights if entry.source != "features" else "imported" for entry in entries]
     sources = [f"{e.source}: {e.id}, {of}" for e, of in zip(entries, weights, strict=True)]
-    drawn = {
-        name: embedded(path, captions[name])
-        for name, path in figures.items()
-        if captions[name].section
+    titles = {name: title for of in shown["figures"].values() for name, title in of.items()}
+    pictures = {
+        name: embedded(path, titles[name], captions[name]) for name, path in figures.items()
     }
-    said = {
-        name: sentence(table, captions[name], paper, models[same]) for name, table in csv.items()
-    }
+    said = {"images": sample_said(len(drawn), len(manifest))}
+    if "probes" in csv:
+        said["probes"] = probes_said(csv["probes"], paper, models[same])
     if "steering" in csv:
         said["steering"] = steering_said(csv["steering"], models, flags.confidence)
-    said["images"] = sample_said(len(shown), len(manifest))
     content = {
         "study": flags.study,
         "scored": scored,
@@ -123,18 +122,17 @@ def main(flags: Flags) -> None:
             "found": len(manifest) + len(rejected),
         },
         "tables": {
-            name: data_of(shown, captions[name], said.get(name, ""))
-            for name, shown in tables.items()
+            name: data_of(one, captions.get(name) or shown["tables"][name]["about"], said.get(name))
+            for name, one in tables.items()
         },
-        "links": links(captions),
-        "figures": drawn,
+        "links": shown["links"],
+        "figures": pictures,
         "sections": {
-            section: sorted(
-                (name for name in drawn if captions[name].section == section),
-                key=lambda name: captions[name].place,
-            )
-            for section in SECTIONS
+            section: [name for name in names if name in pictures]
+            for section, names in shown["figures"].items()
         },
+        "d": base64.b64encode(written(verdicts.draw(models, flags.confidence), "svg")).decode(),
+        "confidence": f"{100 * flags.confidence:g} %",
         "software": sorted(
             {pair for facts in heads + texts for pair in facts.parsed("software", dict).items()}
         ),
@@ -145,12 +143,12 @@ def main(flags: Flags) -> None:
         "params": public_params(flags.path("params")),
         "libraries": libraries(),
     }
-    steps = step_table(flags.results / "benchmarks")
+    steps = step_table(flags.results / "benchmarks", shown["columns"])
     run = {"study": flags.study, "machine": machine(), "steps": steps}
     write_bytes(flags.results / "logs/run.html", render(REPORT / "run.html", run).encode())
     path, page = flags.path("report.html"), render(REPORT / "page.html", content).encode()
     write_bytes(path, page)
-    counts = f", {len(shown)} of {len(manifest)} images one by one" if scored else ""
+    counts = f", {len(drawn)} of {len(manifest)} images one by one" if scored else ""
     cli.log.info("%s: %.1f MB%s", path, len(page) / 1e6, counts)
 
 

@@ -40,7 +40,7 @@ EDITS = {  # of a function in a file, and the steps that run again
     "src/singflow/analyses/steering.py": STEERING,
     "src/singflow/towers/extraction.py": TOWERS,
     "src/singflow/artifacts/tensors.py": {*STEPS} - WITHOUT_TENSORS,
-    "src/singflow/figures/style.py": {step for step in STEPS if step.startswith("plot_")},
+    "src/singflow/figures/style.py": {"write_report"} | {step for step in STEPS if "plot_" in step},
     "src/singflow/figures/plot_scores.py": {"plot_scores"},
     "scripts/fit_projector.py": {"fit_projector"},
 }

@@ -1,7 +1,5 @@
 """What tests of figures look at."""
 
-import itertools
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -12,18 +10,12 @@ def names(axes):
 
 
 def said(legend):
-    return [text.get_text() for text in legend.get_texts()]
+    return [" ".join(text.get_text().split()) for text in legend.get_texts()]
 
 
 def words(figure):
     """All texts of a figure."""
     return "\n".join(text.get_text() for text in figure.findobj(plt.Text))
-
-
-def assert_apart(texts, slack=0):
-    """Texts, one below the other, do not overlap."""
-    boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.y0)
-    assert all(lower.y1 <= upper.y0 + slack for lower, upper in itertools.pairwise(boxes))
 
 
 def models_table(models, spaces, weak="weak translator", **columns):

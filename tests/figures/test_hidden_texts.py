@@ -2,10 +2,11 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.summary import FOUND, MEANING, NOTHING
-from singflow.figures.plot_hidden_texts import LEAST, LETTERS, MOST, draw
-from tests.figures.drawn import assert_apart, models_table, names, said
+from singflow.figures.plot_hidden_texts import FROM_BOTTOM, FROM_TOP, draw
+from tests.figures.drawn import models_table, names
 
-LONG = "a label with <b>, $x$ and a name that is longer than any panel is wide " * 3
+LONG = "a label with <b>, $x$ and a name that is longer than any panel is wide"
+ENDS = {"unique_r2_low": 0.1, "unique_r2_high": 0.3, "p": 0.01, "hidden": True}
 
 
 def texts(model, d, space="s"):
@@ -21,34 +22,34 @@ def table_of(**verdicts):
     return table.assign(verdict=list(verdicts.values()))
 
 
-def test_each_model_in_which_something_was_found_has_a_panel_with_its_most_and_least_hidden_texts():
+def drawn(texts, models):
+    groups = texts.groupby(["space", "model"]).head(3).rename(columns={"text": "group"})
+    return draw(texts, groups.assign(n=12), models)
+
+
+def test_each_model_in_which_something_was_found_has_its_most_and_least_hidden_texts_and_groups():
     d = np.random.default_rng(0).permutation(100) / 100
-    some = pd.concat([texts("a", d), texts("b", d), texts("leak", [0.2, 0.7])])
-    figure = draw(some, table_of(a=MEANING, b=NOTHING, leak=FOUND))
-    many, few = [axes for axes in figure.axes if axes.get_visible()]
-    shown = names(many)
+    few = texts("leak", [0.2, 0.7, 0.1]).assign(p=[0.5, 0.01, np.nan])
+    figure = drawn(
+        pd.concat([texts("a", d), texts("b", d), few]), table_of(a=MEANING, b=NOTHING, leak=FOUND)
+    )
+    many, _, of_leak, groups = figure.axes
     order = sorted(d, reverse=True)
-    wanted = [order[:MOST], order[-LEAST:]]
-    expected = [str(size) if size != d[-1] else "" for end in wanted for size in end]
-    assert [name for name in shown if not name.endswith("…")] == [*filter(None, expected)]
-    assert names(few) == [f"{LONG[: LETTERS - 1]}…", "0.2"]
-    assert many.get_title("left") == "a\ns: 49 of 100 texts"
-    assert few.get_title("left") == "leak (weak translator)\ns: 1 of 2 texts"
-    assert figure.get_suptitle() == "The null space holds 50 of 102 texts, over 2 heads"
-    dots = [line for line in few.get_lines() if line.get_marker() == "o"]
-    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
-    ends = [line.get_xdata() for line in few.get_lines() if len(line.get_xdata()) == 2]
-    np.testing.assert_allclose(ends[:2], [[60, 80], [10, 30]])
-    np.testing.assert_allclose(ends[-1], [0.5, 0.5])  # the margin
-    figure.draw_without_rendering()
-    for axes in (many, few):
-        assert_apart(axes.get_yticklabels(), slack=1)
+    wanted = [str(size) for size in (*order[:FROM_TOP], *order[-FROM_BOTTOM:]) if size != d[-1]]
+    assert [name for name in names(many) if name[0] == "0"] == wanted
+    assert many.get_title("left") == "a\ns"
+    assert of_leak.get_title("left") == "leak (weak translator)\ns"
+    assert names(of_leak) == ["0.7", "0.2"], "a text without an interval is not drawn"
+    assert names(groups) == ["0.7 (12)", "0.2 (12)"]
+    bars, dots = of_leak.collections
+    assert [bool(shade[:3].min() < 1) for shade in dots.get_facecolor()] == [True, False]
+    ends = [segment[:, 0] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends, [[60, 80], [10, 30]])
+    assert of_leak.lines[-1].get_xdata() == [0.5, 0.5], "the margin"
 
 
-def test_a_text_without_an_interval_is_not_drawn_and_a_place_without_a_panel_has_the_legend():
-    some = texts("a", [0.2, 0.7, 0.1]).assign(p=[0.5, 0.01, np.nan])
-    (axes,) = draw(some, table_of(a=MEANING)).axes
-    assert names(axes) == ["0.7", "0.2"]
-    three = pd.concat(texts(model, [0.2, 0.7]) for model in "abc")
-    *_, last = draw(three, table_of(a=MEANING, b=MEANING, c=MEANING)).axes
-    assert said(last.get_legend()) == ["found", "not found", "margin"] and not last.axison
+def test_groups_that_are_too_small_have_no_panel():
+    some = texts("a", [0.2, 0.7])
+    groups = some.rename(columns={"text": "group"}).assign(n=2, p=np.nan)
+    _, without = draw(some, groups, table_of(a=MEANING)).axes
+    assert not without.get_visible()

@@ -1,7 +1,6 @@
 import hashlib
 import itertools
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -153,22 +152,18 @@ def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
     assert "it/s" not in done.stderr and "deprecated" not in done.stderr
 
 
-def test_one_noise_tensor_enters_every_stage_whatever_the_embedding(generator):
+def test_one_noise_tensor_enters_every_stage_scaled_once_by_its_own_scheduler(
+    generator, monkeypatch
+):
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     for embedding in (FIRST, SECOND):
         small, large = entered(generator, embedding, 5)
         assert torch.equal(small, noise[..., :16, :16]) and torch.equal(large, noise)
     assert not torch.equal(entered(generator, FIRST, 6)[0], small)
-
-
-def test_each_stage_scales_the_noise_once_by_its_own_scheduler(generator, monkeypatch):
-    plain = entered(generator, FIRST, 5)
     monkeypatch.setattr(generator.pipeline.decoder_scheduler, "init_noise_sigma", 2.0)
-    doubled = entered(generator, FIRST, 5)
-    assert torch.equal(doubled[0], 2 * plain[0]) and torch.equal(doubled[1], plain[1])
     monkeypatch.setattr(generator.pipeline.super_res_scheduler, "init_noise_sigma", 4.0)
-    both = entered(generator, FIRST, 5)
-    assert torch.equal(both[0], 2 * plain[0]) and torch.equal(both[1], 4 * plain[1])
+    scaled = entered(generator, FIRST, 5)
+    assert torch.equal(scaled[0], 2 * small) and torch.equal(scaled[1], 4 * large)
 
 
 class Upscaling(TorchFunctionMode):
@@ -186,9 +181,6 @@ def test_half_precision_draws_nearly_the_same(tiny):
     assert {parameter.dtype for parameter in parameters} == {torch.float16}
     with Upscaling():
         picture = half.render(FIRST, 0)
-        small, large = entered(half, FIRST, 0)
-    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).half()
-    assert torch.equal(small, noise[..., :16, :16]) and torch.equal(large, noise)
     assert picture.std() > 10 and picture.shape == (32, 32, 3)
 
 
@@ -215,8 +207,6 @@ def test_bin_files_are_read_and_safetensors_are_preferred(generator, tmp_path, m
     assert found.pipeline.decoder.dtype == torch.float32
     picture = found.render(FIRST, 0)
     assert np.array_equal(picture, generator.render(FIRST, 0))
-    parameters = [parameter for part in parts_of(generator) for parameter in part.parameters()]
-    assert {parameter.data_ptr() % 64 for parameter in parameters} == {0}
     other = build_generator(Path("checkpoints/other"), seed=1)
     weights = "decoder/diffusion_pytorch_model.safetensors"
     shutil.copyfile(other / weights, folder / weights)
@@ -237,11 +227,8 @@ def test_a_bin_file_that_holds_code_is_refused_and_does_not_run(own, name):
     path = own / f"{name}.bin"
     (weights,) = path.parent.glob("*.safetensors")
     weights.unlink()
-    content, words = {"weight": Payload()}, rf"{path.parent}: not readable as "
-    torch.save(content, path)
-    refused(words, loaded)
-    path.write_bytes(pickle.dumps(content, protocol=2))
-    refused(words, loaded)
+    torch.save({"weight": Payload()}, path)
+    refused(rf"{path.parent}: not readable as ", loaded)
     assert not Path("executed").exists()
 
 
@@ -268,15 +255,10 @@ OTHER = r"its vocabulary and longest text are \({}\), the text encoder's \(4, 77
     [
         ("", {"model_index.json": '{"_class_name": "A"}'}, f"{INDEX}_class_name is 'A', not "),
         ("", {"model_index.json": "{}"}, f"{INDEX}_class_name is None, not {PIPELINE}: {FIX}"),
-        ("", {"model_index.json": "[]"}, f"{INDEX}_class_name is None, not {PIPELINE}: {FIX}"),
-        ("", {"model_index.json": "damaged"}, f"{INDEX}not readable .*{FIX}"),
         (".", {}, f"{INDEX}not readable .*{FIX}"),
         ("", {"decoder/config.json": "damaged"}, "tiny/decoder: not readable as "),
-        ("", {f"{PARTS[0]}.safetensors": "damaged"}, "tiny/decoder: not readable as "),
-        ("", {"text_encoder/model.safetensors": "damaged"}, "tiny/text_encoder: not readable as "),
         ("", {"tokenizer/vocab.json": "damaged"}, f"{TOKENIZER}not readable as CLIPTokenizer"),
         ("tokenizer/tokenizer_config.json", {}, TOKENIZER + OTHER.format(r"4, 1000\d+")),
-        ("tokenizer/*.*", {}, TOKENIZER + OTHER.format(r"\d, \d+")),
         ("tokenizer", {}, f"{TOKENIZER}no such folder of the generator"),
     ],
 )
@@ -306,12 +288,6 @@ def test_embeddings_that_the_generator_cannot_draw_are_refused(generator):
         refused(message, generator.render, np.full(768, value), 0)
 
 
-def test_the_width_is_that_of_the_generator(tmp_path):
-    folder = build_generator(tmp_path / "tiny", dim=12, large=48)
-    narrow = UnCLIP(load_pipeline(folder, CPU, torch.float32), PICTURES)
-    assert narrow.dim == 12 and narrow.render(FIRST[:12], 0).shape == (48, 48, 3)
-
-
 def test_a_picture_that_is_not_finite_is_refused(own):
     path = own / "super_res_last/diffusion_pytorch_model.safetensors"
     weights = load_file(path)
@@ -324,13 +300,11 @@ def test_a_picture_that_is_not_finite_is_refused(own):
 def test_only_openais_clip_is_drawn(own):
     names = ["clip_vit_l14", "eva02_l14", "conse_minilm"]
     spaces = resolve_spaces(ROOT / "config/spaces.yaml", names)
-    assert spaces["clip_vit_l14"].model_dump() == CLIP.model_dump()
     required = PICTURES.model_copy(update={"renderer": "unclip"})
-    for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
-        assert choose_renderer("clip_vit_l14", entry, required) == "unclip"
     names = {"source": "transformers", "id": "openai/clip-vit-large-patch14"}
     same = TransformersEntry(**names, weights="hub", dim=768)
-    assert choose_renderer("clip", same, required) == "unclip", "OpenAI's, by another library"
+    for entry in (spaces["clip_vit_l14"], same):  # OpenAI's, by two libraries
+        assert choose_renderer("clip", entry, required) == "unclip"
     why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*words, or auto"
     for name, entry, reason in (
         ("eva02_l14", spaces["eva02_l14"], why.format("EVA02-L-14/merged2b_s4b_b131k")),

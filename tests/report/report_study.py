@@ -170,6 +170,7 @@ def write_page(
     spaces: Sequence[str] = ("s",),
     *,
     max_images: int = 100,
+    confidence: float = 0.95,
     analyses: Sequence[str] = ANALYSES,
 ) -> str:
     """Run write_report on the artifacts of write_study and return the page."""
@@ -179,7 +180,7 @@ def write_page(
     flags = {
         "models": [*models], "spaces": [*spaces], "analyses": [*analyses],
         "max_images": max_images, "min_r2": 0.2, "classes": "config/vocab/imagenet_1k.csv",
-        "confidence": 0.95, "seed": 0,
+        "confidence": confidence, "seed": 0,
     }  # fmt: skip
     with contextlib.chdir(ROOT):
         Results(folder / "results").run("write_report", **flags)

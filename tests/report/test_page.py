@@ -22,10 +22,17 @@ from singflow.config.reading import read_yaml
 from singflow.errors import InputError
 from singflow.figures.style import new_figure, save
 from singflow.report import content
-from singflow.report.content import MOST_SVG, machine, page_tables, sentence, step_table
+from singflow.report.content import MOST_SVG, machine, page_tables, step_table
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
-from singflow.report.sentences import blind_said, pairs_said, steering_said, warnings
-from singflow.report.tables import MOST_ROWS, shared_columns, table
+from singflow.report.sentences import (
+    blind_said,
+    pairs_said,
+    probes_said,
+    seen_by_translators,
+    steering_said,
+    warnings,
+)
+from singflow.report.tables import MOST_ROWS, table
 from tests.project import ROOT
 from tests.refusals import refused
 from tests.report.report_study import HOSTILE, write_page, write_study, write_tables
@@ -80,60 +87,21 @@ def test_the_verdicts_come_first_and_what_is_hidden_stands_under_the_next_questi
     assert found["verdicts"][1] == ("b", f"nothing found. {seen}")
     by = "By label, D is largest for images of fur (20 %)."
     assert found["found"] == [("a", f"Hidden: fur (of 1 texts). {by}")]
-    ((model, chart),) = found["groups"]
-    (row,) = chart["rows"]
-    assert (model, row["name"], row["note"]) == ("a", "fur", "label, 12 images")
-    assert row["text"] == "D, with its interval 20.00 % [10.00, 30.00]"
 
 
-def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_controls_apart():
-    picture = part(FOUR)["picture"]
-    rows = {row["name"]: row for row in picture["rows"]}
-    controls = {name: row["control"] for name, row in rows.items()}
-    assert controls == {"a": False, "b": False, "leak+": True, "zero~": True}
-    assert list(rows) == list(controls)
-    ticks = {text: place for place, text in picture["ticks"]}
-    percent = (ticks["6 %"] - ticks["0 %"]) / 6
-
-    def at(*shares):
-        return [pytest.approx(ticks["0 %"] + 100 * share * percent, abs=0.03) for share in shares]
-
-    assert [picture["zero"], picture["margin"][0]] == at(0, 0.005)
-    assert picture["margin"][1] == "0.5 %"
-    low, wide = rows["a"]["bar"]
-    marks = dict(rows["a"]["marks"])
-    assert [low, marks["dot"], low + wide, marks["seen"]] == at(0.03, 0.04, 0.05, 0.03)
-    said = "D, with its interval 4.00 % [3.00, 5.00]; smallest even leak that is called meaning"
-    assert rows["a"]["text"] == f"{said} 3.00 %" and list(dict(rows["leak+"]["marks"])) == ["dot"]
-    drawn = [place for row in rows.values() for _, place in row["marks"]]
-    assert all(0 <= place <= 100 for place in [*drawn, *ticks.values(), low + wide])
-    nothing = models((("a", "no null space", None), {"detectable": None}))
-    (unknown,) = part(nothing)["picture"]["rows"]
-    assert (unknown["marks"], unknown["bar"], unknown["text"]) == ([], None, "")
-
-
-def test_three_small_charts_show_controls_power_and_floor():
-    charts = [chart for _, chart in part(FOUR)["trust"]]
-    texts = [{row["name"]: row["text"] for row in chart["rows"]} for chart in charts]
-    blind = "blind check: must not pass the margin 0.10 %"
-    assert (texts[0]["a"], texts[0]["leak+"]) == (blind, f"{blind}; D of a control 6.00 %")
-    assert texts[1]["a"] == "smallest leak, spread evenly 3.00 %"
-    assert texts[2]["b"] == "IS 7.00°; floor 6.50°"
-    assert [chart["margin"] is None for chart in charts] == [False, False, True]
-
-
-def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
+def test_the_tables_of_numbers_have_a_dash_where_there_is_none():
     first, *_, zero = part(FOUR)["rows"]
-    numbers = {"unique_r2": "4.0 % [3.0, 5.0]", "turn_deg": "9", "is_mean": "7.0"}
-    numbers |= {"floor_is_mean": "6.5", "validation_r2": "0.40", "r2_words": "0.90"}
-    numbers |= {"detectable": "3 %", "detectable_first": "more than 30 %"}
-    assert first == {"model": "a"} | numbers
-    assert zero["model"] == "zero~" and zero["unique_r2"] == "0.0 % [-1.0, 1.0]"
-    (none,) = part(models((("a", "no null space", None), {"turn_deg": None})))["rows"]
-    assert [none[name] for name in ("turn_deg", "unique_r2", "detectable")] == ["-"] * 3
+    assert first == {
+        "model": "a", "d": "4.0 % [3.0, 5.0]", "turn": "9°", "is": "7.0° (6.5°)",
+        "detectable": "3 % (more than 30 %)", "blind": "0.10 %", "r2": "0.40 (0.90)",
+    }  # fmt: skip
+    assert zero["model"] == "zero~" and zero["d"] == "0.0 % [-1.0, 1.0]"
+    missing = {"turn_deg": None, "blind_unique_r2": None}
+    (none,) = part(models((("a", "no null space", None), missing)))["rows"]
+    assert [none[name] for name in ("turn", "d", "detectable", "blind")] == ["-"] * 4
     small = {"unique_r2_low": -0.0004, "unique_r2_high": 0.0004}
     (zero,) = part(models((("a", NOTHING, 0.0001), small)))["rows"]
-    assert zero["unique_r2"] == "below 0.05 %"
+    assert zero["d"] == "below 0.05 %"
 
 
 def test_what_a_leak_shows_stands_beside_trust_and_the_papers_scores_beside_its_figures():
@@ -231,46 +199,64 @@ def test_a_warning_is_for_what_it_names_alone():
     )
 
 
-PLACES = (ROOT / "report/captions").glob("*.rst")
-CAPTIONS = {"rejected": content.REJECTED, "images": content.IMAGES}
-CAPTIONS |= {path.stem: content.read_caption(path) for path in PLACES}
+SHOWN = read_yaml(ROOT / "report/page.yaml")
+CAPTIONS = {path.stem for path in (ROOT / "report/captions").glob("*.rst")}
 
 
 def test_every_explained_column_is_shown_and_every_shown_one_explained():
-    steps = {"step", "jobs", "seconds", "longest", "peak_mb"}
-    shown, shared = set(), shared_columns().keys()
-    for caption in CAPTIONS.values():
-        columns = set(caption.columns.split())
-        assert "`" not in caption.text, "Snakemake's report would show it in another type"
-        assert caption.headers.keys() <= columns and not caption.headers.keys() & shared
-        assert not caption.columns or caption.needs in {"", *columns}
-        shown |= columns - caption.headers.keys()
-    assert shared - steps == shown
+    shown, tables = {"step", "jobs", "seconds", "longest", "peak_mb"}, SHOWN["tables"]
+    for spec in tables.values():
+        columns, own = set(spec["columns"].split()), spec.get("own", {}).keys()
+        assert own <= columns and not own & SHOWN["columns"].keys()
+        assert {spec["needs"]} <= columns if "needs" in spec else True
+        shown |= columns - own
+    assert SHOWN["columns"].keys() == shown
+
+
+def test_every_figure_and_table_has_its_words_and_every_link_its_table():
+    figures = [name for of in SHOWN["figures"].values() for name in of]
+    assert sorted(figures) == sorted(FIGURES)
+    said = {name for name, spec in SHOWN["tables"].items() if "about" in spec}
+    assert {*figures, *SHOWN["tables"]} - said == CAPTIONS
+    assert {name for of in SHOWN["links"].values() for name in of} <= SHOWN["tables"].keys()
+    for name in CAPTIONS:  # Snakemake's report would show it in another type
+        assert "`" not in (ROOT / f"report/captions/{name}.rst").read_text()
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("trained", "folds", "reference", "said"),
     [
-        "page: paper",
-        "page: elsewhere 1",
-        "link: nosuch 1 words",
-        "link: models 1 words",
-        "link: checks words",
-        "most: many",
+        (
+            [80, 80],
+            [5, 5],
+            [None] * 2,
+            "all out of sample: translators are cross-fitted in 5 folds",
+        ),
+        ([80, 80], [0, 0], [None] * 2, "1 images held out"),
+        ([507, 505], [0, 0], ["r"] * 2, "all {}507 rows of the reference r"),
+        ([0, 507], [0, 0], ["r"] * 2, "{}507 rows of the reference r; imported {}"),
+        ([0, 0], [0, 0], ["r"] * 2, "imported {}"),
     ],
 )
-def test_a_line_of_a_caption_that_cannot_be_read_is_named_with_what_to_write(tmp_path, line):
-    (file := tmp_path / "mine.rst").write_text(f".. title: Mine\n.. {line}\n\nOne row.\n")
-    key, _, value = line.partition(": ")
-    with pytest.raises(InputError, match=re.escape(f"{file}: {key} is {value!r}: write ")):
-        content.read_caption(file)
+def test_which_images_translators_have_seen_is_said_of_imported_ones_apart(
+    trained, folds, reference, said
+):
+    table = PLAIN.loc[[0, 0]].assign(n_train=trained, folds=folds, reference=reference)
+    table["model"] = ["a", "b"]
+    fitted, unknown = (
+        "out of sample: translators are fitted on ",
+        "translators, whose images are not known here, for ",
+    )
+    names = "a in s" if trained[1] else "a and b in s"
+    expected = said.replace("imported {}", f"imported {unknown}{names}").replace("{}", fitted)
+    assert seen_by_translators(table, pd.DataFrame({"split": ["train", "validation"]})) == expected
 
 
 def test_a_benchmark_file_without_its_figures_is_named(tmp_path):
     for damaged in ("", "s\tmax_rss\n", "s\n1.0\n"):
         (file := tmp_path / "fit.tsv").write_text(damaged)
         with pytest.raises(InputError, match=f"{file}: not readable as a benchmark"):
-            step_table(tmp_path)
+            step_table(tmp_path, {})
 
 
 PAPER = read_yaml(ROOT / "report/paper.yaml")
@@ -290,7 +276,7 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
             "steering": csv["steering"].assign(model=both, **toward),
             "translators": csv["translators"].assign(model=both, n=images),
         }
-        made = page_tables(frames, rejected, PAPER, same, case["labels"], CAPTIONS, several=False)
+        made = page_tables(frames, rejected, PAPER, same, case["labels"], SHOWN, several=False)
         for name, of in made.items():
             titles = [title for title, _ in of.headers]
             made[name] = [dict(zip(titles, row, strict=True)) for row in of.rows]
@@ -314,27 +300,20 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
         assert "paper AS (°)" not in tables(change)["steering"][0]
 
 
-def test_a_sentence_has_the_first_rows_numbers_and_quotes_the_paper_for_its_13_models_alone():
+def test_the_correlation_of_probes_has_its_interval_and_the_papers_beside_it_for_its_13_models():
     charted = [model for model, entry in PAPER["models"].items() if "ratio" in entry]
     numbers = {"space": "clip_vit_l14", "pearson": 0.9, "pearson_n": 13}
+    numbers |= {"pearson_low": 0.6, "pearson_high": 0.99}
     probes = pd.DataFrame({"model": charted}).assign(**numbers)
-    same, caption = probes[["space", "model"]], CAPTIONS["probes"]
-    said = "Pearson's correlation of the two accuracies is 0.900 over 13 models here"
-    assert sentence(probes, caption, PAPER, same) == f"{said}; the paper has 0.972."
+    same = probes[["space", "model"]]
+    said = "Pearson's correlation of the two accuracies is 0.900 [0.600, 0.990] over 13 models here"
+    assert probes_said(probes, PAPER, same) == f"{said}; the paper has 0.972."
     more = pd.concat([probes, probes[:1].assign(model="resnet18")])
     other = same.assign(space="eva02_l14")
     for ours, theirs in ((probes[1:], same[1:]), (probes, same[1:]), (probes, other), (more, same)):
-        assert sentence(ours, caption, PAPER, theirs) == f"{said}."
+        assert probes_said(ours, PAPER, theirs) == f"{said}."
     for ours in (probes.assign(pearson=np.nan), probes[:0]):
-        assert sentence(ours, caption, PAPER, same) == ""
-    assert sentence(probes, CAPTIONS["models"], PAPER, same) == ""
-
-
-def test_links_stand_in_the_order_of_their_places():
-    links = {"x": "checks 2 xs", "y": "checks 1 the y", "z": ""}
-    made = {name: content.REJECTED._replace(link=link) for name, link in links.items()}
-    found = content.links(made)
-    assert found["checks"] == [("y", "the y"), ("x", "xs")] and found["paper"] == []
+        assert probes_said(ours, PAPER, same) == ""
 
 
 def test_json_in_a_script_cannot_end_it_and_comes_back_the_same():
@@ -347,7 +326,7 @@ def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("label,n,p_holm,differ,note,low\n01,3,0.000123456,True,,\nNone,4,,False,x,\n")
     columns = ["label", "n", "p_holm", "differ", "note", "low", "absent"]
-    found = table("t", "T", read_table(path), columns)
+    found = table("t", "T", read_table(path), columns, SHOWN["columns"])
     assert found.rows == [["01", 3, 0.0001235, "yes", ""], ["None", 4, "", "no", "x"]]
     titles = [title for title, _ in found.headers]
     assert titles == ["label", "images", "p (Holm)", "differ", "note"]
@@ -356,11 +335,11 @@ def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):
 
 def test_of_too_many_rows_the_first_places_and_as_many_of_every_model_are_kept():
     frame = pd.DataFrame({"place": [2, 1] * MOST_ROWS, "n": range(2 * MOST_ROWS)})
-    found = table("t", "T", frame, ["place", "n"])
+    found = table("t", "T", frame, ["place", "n"], {})
     assert found.total == 2 * MOST_ROWS
     assert found.rows == [[1, 2 * row + 1] for row in range(MOST_ROWS)]
     frame = pd.DataFrame({"model": ["a"] * MOST_ROWS + ["b"] * MOST_ROWS, "n": 1})
-    kept = [model for model, _ in table("t", "T", frame, ["model", "n"]).rows]
+    kept = [model for model, _ in table("t", "T", frame, ["model", "n"], {}).rows]
     assert kept == ["a"] * (MOST_ROWS // 2) + ["b"] * (MOST_ROWS // 2)
 
 
@@ -382,11 +361,16 @@ def test_of_many_texts_the_page_has_the_most_hidden_of_every_model_and_says_so(o
     assert shown["about"].endswith(f"{said}results folder, tables/hidden_texts.csv.")
 
 
-def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():
+def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed_and_the_page_says_so(own):
     assert np.array_equal(sample(10, 3, 10, 0), np.arange(10))
     drawn, again, other = (sample(10_000, 32, 10_000, seed) for seed in (0, 0, 1))
     assert len(drawn) == MOST_POINTS // 32 == len(set(drawn)) and (np.diff(drawn) > 0).all()
     assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
+    page = write_page(own, max_images=5, confidence=0.9)
+    assert "90 % intervals" in page
+    shown = in_script(page, "tables")["images"]
+    assert "5 of the 24 images are shown here one by one" in shown["about"]
+    assert len(shown["rows"]) == 2 * 5
 
 
 def test_the_table_of_photos_has_a_row_for_each_model_and_space_those_with_the_largest_is_first():
@@ -394,13 +378,11 @@ def test_the_table_of_photos_has_a_row_for_each_model_and_space_those_with_the_l
     scores = pd.DataFrame({"is_deg": [1.26, 2.0], "as_deg": [0.0, np.nan]}, index=[1, 3])
     scores = scores.assign(angle_original_deg=1.0, angle_equivalent_deg=1.0, predicted_index=[1, 0])
     both, names = {"m": scores, "n": scores + 1}, {"m": ["cat", "dog"], "n": ["a", "b", "c"]}
-    found = content.images_table(images, {"s": both}, names, False)
-    named = found.columns.index("predicted")
-    assert found.rows[0] == ["y", "n", 3.0, "", 2.0, 2.0, "b", "q"] and found.total == 4
-    assert [(row[2], row[named]) for row in found.rows[1:]] == [
-        (2.3, "c"), (2.0, "cat"), (1.3, "dog")
-    ]  # fmt: skip
-    assert "space" in content.images_table(images, {"s": both}, names, True).columns
+    found = content.photo_scores(images, {"s": both}, names)
+    columns = ["label", "model", "is_deg", "before", "after", "predicted", "path"]
+    assert found[columns].iloc[0].tolist() == ["y", "n", 3.0, 2.0, 2.0, "b", "q"]
+    assert found["is_deg"].tolist() == [3.0, 2.3, 2.0, 1.3]
+    assert found["predicted"].tolist() == ["b", "c", "cat", "dog"]
 
 
 def test_a_figure_is_made_to_fit_its_width_and_what_the_format_holds():
@@ -415,9 +397,9 @@ def test_steps_are_added_up_by_rule(tmp_path):
         path = tmp_path / f"{name}.tsv"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"s\tmax_rss\n{seconds}\t-\n")
-    rows = [row[:4] for row in step_table(tmp_path).rows]
+    rows = [row[:4] for row in step_table(tmp_path, {}).rows]
     assert rows == [["fit", 2, 4.0, 2.5], ["one", 1, 1.0, 1.0]]
-    assert step_table(tmp_path / "none").rows == []
+    assert step_table(tmp_path / "none", {}).rows == []
 
 
 STUDIES = {
@@ -533,7 +515,7 @@ def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else
         '<section id="models">',
         "s, the space of this study, is a stand-in for CLIP that ",
         f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
-        'class="strips"',
+        '<img src="data:image/svg+xml;base64,',
         'class="plain"',
         "<nav",
         *(f'<section id="{name}">' for name in ("labels", "checks", "paper")),
@@ -567,12 +549,6 @@ def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_e
         inside, outside = found
         assert outside and all((path.parent / link).is_file() for link in outside)
         assert set(inside) <= set(re.findall(r' id="([^"]*)"', text))
-
-
-def test_a_page_of_a_sample_says_so(own):
-    shown = in_script(write_page(own, max_images=5), "tables")["images"]
-    assert "5 of the 24 images are shown here one by one" in shown["about"]
-    assert len(shown["rows"]) == 2 * 5
 
 
 @pytest.mark.parametrize(("status", "listed"), [(0, True), (9, False)])

@@ -15,16 +15,11 @@ BLUE, ORANGE, GREEN = style.COLOURS[:3]
 @style.styled
 def draw(facts: dict[str, Any], controls: pd.DataFrame, images: pd.DataFrame) -> Figure:
     """(a) D beside what is planted, (b) IS and its floor."""
-    d = facts["unique_r2"]
-    figure, grid = (
-        style.panels(1, 2, (style.PAGE, 2.3))
-        if d is not None
-        else style.panels(1, 1, (style.COLUMN, 2.3))
-    )
-    *measured, angles = grid[0]
-    if d is not None:
-        style.entitle(figure, f"D is {100 * d:.2g} %; the margin is {100 * facts['margin']:g} %")
-        _planted(measured[0], facts, controls)
+    measured = facts["unique_r2"] is not None
+    width = style.PAGE if measured else style.COLUMN
+    figure, ((*first, angles),) = style.panels(1, 1 + measured, (width, 2.2))
+    for axes in first:
+        _planted(axes, facts, controls)
     _angles(angles, images)
     return figure
 
@@ -35,12 +30,9 @@ def _planted(axes: Axes, facts: dict[str, Any], controls: pd.DataFrame) -> None:
         axes.axhspan(100 * low, 100 * high, color=BLUE, alpha=0.15, lw=0)
     axes.axhline(100 * middle, color=BLUE, label="D, with its interval")
     axes.axhline(100 * facts["margin"], color="0.4", ls=":", label="margin")
-    looks = {"leak, even": (ORANGE, "o"), "leak, first": (GREEN, "s")}
-    for control, (colour, marker) in looks.items():
-        rows = controls[controls["control"] == control]
-        look: style.Look = {"color": colour, "marker": marker}
-        label = f"planted {control}"
-        axes.plot(100 * rows["share"], 100 * rows["unique_r2"], label=label, **look)
+    for kind, colour, marker in (("even", ORANGE, "o"), ("first", GREEN, "s")):
+        rows = 100 * controls.loc[controls["control"] == f"leak, {kind}", ["share", "unique_r2"]]
+        axes.plot(*rows.to_numpy().T, color=colour, marker=marker, label=f"planted leak, {kind}")
     axes.set(xscale="log", xlabel="planted leak (% of the variance)", ylabel="D (%)")
     shares = sorted(set(100 * controls["share"][controls["share"] > 0]))
     axes.set_xticks(shares, [f"{share:g}" for share in shares])

@@ -1,6 +1,6 @@
 """Draw figures 5, 15 and 16 of the paper: angles to concepts, and AS, of a few labels."""
 
-from typing import NamedTuple
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
-from singflow.analyses.concepts import LABEL_IMAGES, Scan, lowest, read_scan
+from singflow.analyses.concepts import Scan, lowest, read_scan
 from singflow.artifacts.tables import read_models, read_table
 from singflow.errors import check_labels
 from singflow.figures import style
@@ -18,23 +18,11 @@ from singflow.figures.style import Look
 CUE = ["space", "model", "label", "concept"]  # what names a candidate for a spurious cue
 DOT: Look = {"marker": "o", "color": "0.5", "ms": 3.5}
 DIAMOND: Look = {"marker": "D", "mfc": "none", "mec": "black", "ms": 6}
+TITLE: Look = {"x": 0.02, "ha": "left", "size": "medium", "weight": "normal"}
 DOTTED: Look = {"color": "0.3", "lw": 1, "ls": ":"}
 
 
-class Panel(NamedTuple):
-    """One label in the scan of one model in one space."""
-
-    space: str
-    model: str
-    label: str
-    n: int
-    rows: pd.DataFrame  # of the concepts shown: group, concept, moments, contrast, cue
-    common: float  # mean AS over all concepts
-
-
-def panel_of(
-    space: str, model: str, scan: Scan, label: str, count: int, cues: set[tuple[str, ...]]
-) -> Panel:
+def concepts_of(scan: Scan, label: str, count: int) -> pd.DataFrame:
     """The `count` concepts nearest to a label, and of the others the strongest and the weakest.
 
     Nearest, and then strongest, is first.
@@ -50,9 +38,7 @@ def panel_of(
         "others: strongest": others[:count],
         "others: weakest": others[count:][-count:],
     }
-    shown = pd.concat(rows.iloc[which].assign(group=group) for group, which in groups.items())
-    shown["cue"] = [(space, model, label, concept) in cues for concept in shown["concept"]]
-    return Panel(space, model, label, int(scan.n[row]), shown, float(scan.common[row]))
+    return pd.concat(rows.iloc[which].assign(group=group) for group, which in groups.items())
 
 
 @style.styled
@@ -65,80 +51,60 @@ def draw(
 ) -> Figure:
     """Angles and AS of the nearest, strongest and weakest concepts, with standard deviations.
 
-    Every label, space and model has a panel; at most MOST_PANELS are shown, with as many models for
-    every label.
+    At most MOST_PANELS panels are shown, with as many models for every label.
     """
-    everything = style.pairs_of(scans)
-    pairs = everything[: max(1, MOST_PANELS // len(labels))]
+    pairs = style.pairs_of(scans)[: max(1, MOST_PANELS // len(labels))]
     cues = set(spurious[CUE].itertuples(index=False, name=None))
-    panels = [panel_of(*pair, label, extremes, cues) for label in labels for pair in pairs]
-    columns = min(2, len(panels))
-    deep = -(-len(panels) // columns)
-    rows = max(len(panel.rows) + panel.rows["group"].nunique() for panel in panels)
-    figure = style.new_figure((style.PAGE, 0.6 + (0.85 + 0.125 * rows) * deep), "constrained")
-    grid = figure.add_gridspec(deep, columns)
-    places = [grid[number // columns, number % columns] for number in range(len(panels))]
-    if len(panels) < deep * columns:  # the last one takes its row alone
-        places[-1] = grid[-1, :]
-    sides = []
-    for place, panel in zip(places, panels, strict=True):
-        box = figure.add_subfigure(place)
-        models = style.of_space(table, panel.space)
-        name = style.caption(panel.model, models)
-        name += "" if int(models["null_dim"][panel.model]) else " (no null space)"
-        images = f"{panel.n} image{'s' if panel.n != 1 else ''}"
-        title = f"{panel.label}, {images}\n{name}, {panel.space}"
-        box.suptitle(title, fontsize="medium", fontweight="normal")
-        left, right = box.subplots(1, 2, sharey=True)
+    columns = min(2, len(labels) * len(pairs))
+    deep = -(-len(labels) * len(pairs) // columns)
+    figure, sides, lines = style.new_figure((style.PAGE, 1)), [], []
+    places = figure.subfigures(deep, columns, squeeze=False).flat
+    for place, (label, (space, model, scan)) in zip(places, product(labels, pairs), strict=False):
+        models, row = style.of_space(table, space), scan.labels.index(label)
+        name, n = style.caption(model, models), int(scan.n[row])
+        name += "" if int(models["null_dim"][model]) else " (no null space)"
+        title = f"{label}, {n} image{'s' if n != 1 else ''}\n{name}, {space}"
+        place.suptitle(style.wrapped(title, style.PAGE / columns - 0.2), **TITLE)
+        rows = concepts_of(scan, label, extremes)
+        rows["cue"] = [(space, model, label, concept) in cues for concept in rows["concept"]]
+        left, right = place.subplots(1, 2, sharey=True)
+        shade = style.colour(list(models.index).index(model))
+        _concepts(left, right, rows, float(scan.common[row]), shade, whiskers=n >= FEWEST)
         sides.append((left, right))
-        _concepts(left, right, panel, style.colour(list(models.index).index(panel.model)))
+        lines.append(len(rows) + rows["group"].nunique())
+    figure.set_figheight(0.4 + (0.85 + 0.125 * max(lines)) * deep)
     for same in zip(*sides, strict=True):
-        lows, highs = zip(*(axes.get_xlim() for axes in same), strict=True)
+        ends = np.array([axes.get_xlim() for axes in same])
         for axes in same:
-            axes.set_xlim(min(lows), max(highs))
-    most = max(panels, key=lambda panel: panel.rows["contrast"].abs().max())
-    concept = most.rows["concept"].iloc[int(most.rows["contrast"].abs().argmax())]
-    seen = f"moves images of {most.label} most along {concept!r} ({style.bare(most.model)})"
-    style.entitle(figure, f"Null removal {seen}")
-    several = any(panel.n >= LABEL_IMAGES for panel in panels)
-    spread = "; whisker: standard deviation over images" if several else ""
+            axes.set_xlim(ends.min(), ends.max())
     handles = [
-        style.key(f"mean angle{spread}", ls="", **DOT),
+        style.key("mean angle", ls="", **DOT),
         style.key("mean AS over all concepts, at which bars begin", **DOTTED),
+        style.key("candidate for a spurious cue, if any", ls="", **DIAMOND),
     ]
-    if any(panel.rows["cue"].any() for panel in panels):
-        cue = "candidate for a spurious cue: near, yet hardly moved"
-        handles.append(style.key(cue, ls="", **DIAMOND))
-    style.legend(figure, handles, 2)
-    if rest := everything[len(pairs) :]:
-        named = [
-            f"{style.caption(model, style.of_space(table, space))} in {space}"
-            for space, model, _ in rest
-        ]
-        said = f"Not shown: {', '.join(named)}. plot_concepts.shown chooses the models."
-        figure.legends[0].set_title(style.wrapped(said, style.PAGE - 0.4))
+    style.legend(figure, handles)
     return figure
 
 
-def _concepts(left: Axes, right: Axes, panel: Panel, shade: str) -> None:
-    rows, begins = panel.rows, ~panel.rows["group"].duplicated().to_numpy()
+def _concepts(
+    left: Axes, right: Axes, rows: pd.DataFrame, common: float, shade: str, *, whiskers: bool
+) -> None:
+    """Angles on the left, and bars of AS on the right, which begin at `common`."""
+    begins, cue = ~rows["group"].duplicated().to_numpy(), rows["cue"].to_numpy()
     positions = np.arange(len(rows)) + np.cumsum(begins)  # with a line for the name of each group
-    angle, score = (rows[of] if panel.n >= LABEL_IMAGES else None for of in ("angle_std", "as_std"))
-    dots: Look = {"fmt": "o", "ms": 3.5, "lw": 1, "color": shade}
-    left.errorbar(rows["angle_mean"], positions, xerr=angle, **dots)
-    cue = rows["cue"].to_numpy()
+    angle, score = (rows[of] if whiskers else None for of in ("angle_std", "as_std"))
+    left.errorbar(rows["angle_mean"], positions, xerr=angle, fmt="o", ms=3.5, color=shade)
     left.plot(rows["angle_mean"][cue], positions[cue], ls="", **DIAMOND)
     bars: Look = {"xerr": score, "error_kw": {"lw": 1, "ecolor": "0.3"}, "color": shade}
-    right.barh(positions, rows["contrast"], 0.6, left=panel.common, **bars)
+    right.barh(positions, rows["contrast"], 0.6, left=common, **bars)
     right.axvline(0, color="0.7", lw=0.8)
-    right.axvline(panel.common, **DOTTED)
+    right.axvline(common, **DOTTED)
     left.set_yticks(positions, rows["concept"])
     left.set_yticks(positions[begins] - 1, rows["group"][begins], minor=True)
-    left.tick_params(axis="y", which="minor", length=0, labelcolor="0.4")
     left.set(ylim=(positions[-1] + 0.7, -0.7), xlabel="angle (degrees)")
-    right.tick_params(axis="y", which="minor", length=0)
     right.set_xlabel("AS (degrees)")
     for axes in (left, right):
+        axes.tick_params(axis="y", which="minor", length=0, labelcolor="0.4")
         axes.grid(axis="y")
 
 

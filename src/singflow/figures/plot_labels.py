@@ -30,36 +30,27 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     three images has only points, because a violin would invent a shape.
     """
     pairs = style.pairs_of(scores)
-    everything = pd.concat(frame for _, _, frame in pairs).assign(size=lambda f: f["as_deg"].abs())
+    everything = pd.concat(frame for _, _, frame in pairs)
+    everything = everything.assign(size=everything["as_deg"].abs())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
     check_labels(wanted, counts.index, "plot_labels.labels")
-    chosen = wanted or list(counts.index[:MOST_LABELS])
-    drawn = everything[everything["label"].isin(chosen)]
-    medians = drawn.groupby("label")["size"].median()
-    labels = list(medians.sort_values(kind="stable").index)
+    drawn = everything[everything["label"].isin(wanted or counts.index[:MOST_LABELS])]
+    labels = list(drawn.groupby("label")["size"].median().sort_values(kind="stable").index)
     columns = min(len(pairs), 4)
     rows = -(-len(pairs) // columns)
-    size = (style.PAGE, 0.6 + (0.75 + 0.16 * len(labels)) * rows)
+    size = (style.PAGE, 0.3 + (0.75 + 0.16 * len(labels)) * rows)
     figure, grid = style.panels(rows, columns, size, sharex=True, sharey=True)
     for number, (axes, (space, model, frame)) in enumerate(zip(grid.flat, pairs, strict=False)):
         _violins(axes, frame, labels, style.colour(list(scores[space]).index(model)))
         name = style.caption(model, style.of_space(table, space), "\n")
+        name = style.wrapped(name, (style.PAGE - 2) / columns)
         axes.set_title(name if len(scores) == 1 else f"{name}\n{space}")
         if number + columns >= len(pairs):
             axes.set_xlabel("|AS| (degrees)")
             axes.tick_params(labelbottom=True)
     for axes in grid.flat[len(pairs) :]:
         axes.set_axis_off()
-    largest = drawn["size"].max()
-    grid.flat[0].set_xlim(0, 1.05 * largest if largest > 0 else 1.0)
-    style.entitle(
-        figure, f"Null removal moves images of {labels[-1]} most toward or from their label"
-    )
-    if len(counts) > len(chosen):
-        kind = "chosen labels" if wanted else "labels with most images"
-        figure.supxlabel(
-            f"{len(chosen)} {kind} of {len(counts)}; the others are in tables/labels.csv"
-        )
+    grid.flat[0].set_xlim(0, 1.05 * drawn["size"].max() or 1.0)
     return figure
 
 
@@ -86,7 +77,7 @@ def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
     """D within each group of images, with its interval, for all models of a space."""
     most = max(len(one) for models in groups.values() for one in models.values())
     models = len(next(iter(groups.values())))
-    height = (0.6 + most * max(0.17, 0.06 * models)) * len(groups) + 0.15 * models + 0.4
+    height = (0.6 + most * max(0.17, 0.06 * models)) * len(groups) + 0.1 * models + 0.4
     figure, grid = style.panels(len(groups), 1, (style.PAGE, height))
     for axes, (space, found) in zip(grid.flat, groups.items(), strict=True):
         of_space, tables = style.of_space(table, space), list(found.values())
@@ -96,31 +87,19 @@ def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
         for number, (model, one) in enumerate(found.items()):
             rows = one.set_index("group").loc[order]
             middle, low, high = (100 * rows[f"unique_r2{end}"] for end in ("", "_low", "_high"))
-            apart = np.arange(len(order)) + 0.7 * ((len(found) - number - 0.5) / len(found) - 0.5)
-            name = style.caption(model, of_space)
-            label = f"{name}: {one['hidden'].sum()} of {len(one)} groups found"
-            axes.errorbar(
-                middle, apart, xerr=[middle - low, high - middle], label=label, ls="",
-                elinewidth=0.8, **style.look_of(number),
-            )  # fmt: skip
+            places = np.arange(len(order)) + 0.7 * ((len(found) - number - 0.5) / len(found) - 0.5)
+            ends = [middle - low, high - middle]
+            look = style.look_of(number) | {"ls": "", "elinewidth": 0.8}
+            name = style.named(model, of_space)
+            axes.errorbar(middle, places, xerr=ends, label=name, **look)
         margin = 100 * float(of_space["margin"].iloc[0])
-        axes.axvline(margin, color="0.4", lw=0.8, ls="--", label=f"margin: {margin:g} %")
+        axes.axvline(margin, color="0.4", lw=0.8, ls="--", label="margin")
         axes.set_yticks(range(len(order)), [f"{name} ({sizes[name]})" for name in order])
         axes.set(ylim=(-0.6, len(order) - 0.4), xlabel="D within the group (%)")
-        axes.set_title(f"{space}: {_found(found)}")
+        axes.set_title(space)
         axes.grid(axis="x")
-    style.legend(figure, grid[0, 0].get_legend_handles_labels()[0], 2)
+    style.legend(figure, grid[0, 0].get_legend_handles_labels()[0])
     return figure
-
-
-def _found(found: dict[str, pd.DataFrame]) -> str:
-    """What is seen of the groups of a space."""
-    hiding = [model for model, one in found.items() if one["hidden"].any()]
-    if not hiding:
-        return "no null space hides meaning in a group of images"
-    most = max(hiding, key=lambda model: found[model]["unique_r2"].max())
-    group = found[most].set_index("group")["unique_r2"].idxmax()
-    return f"{style.bare(most)} hides most in images of {group}"
 
 
 class Flags(PlotLabels, cli.Selection): ...

@@ -31,32 +31,21 @@ def tabulate(
 
 
 @style.styled
-def draw(
-    effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float
-) -> Figure:
-    """Effects of perturbations of equal norm on (a) logits, (b) softmax and (c) the prediction.
-
-    A logit change of exactly 0 is drawn one to two decades below the smallest other value.
-    """
-    changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
-    floor = 10.0 ** (np.floor(np.log10(changes[changes > 0].min(initial=1.0))) - 1)
+def draw(effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame) -> Figure:
+    """Effects of perturbations of equal norm on (a) logits, (b) softmax and (c) the prediction."""
     empty = set(table.loc[table["null_dim"] == 0, "model"])
     names = [
         style.named(model, models.set_index("model")) + "\n(no null space)" * (model in empty)
         for model in effects
     ]
-    size = style.PAGE, 1.2 + style.rows_high(names, 0.36)
-    figure, grid = style.panels(1, 3, size, sharey=True, width_ratios=[1.4, 1, 1])
-    logits, softmax, top1 = grid[0]
+    size = style.PAGE, 0.9 + style.rows_high(names, 0.36)
+    figure, ((logits, softmax, top1),) = style.panels(1, 3, size, sharey=True)
     shares = table.set_index(["model", "perturbation"])
-    medians = table.groupby("perturbation")["logit_change_median"]
-    moved = (f"{name} {style.span(medians.get_group(name), '{:.2g}', '')}" for name in LOOKS)
-    style.entitle(figure, f"How far logits move (median): {', '.join(moved)}")
     for position, (model, rows) in enumerate(effects.items()):
         for number, (name, look) in enumerate(LOOKS.items()):
             place = position + 0.26 * (number - 1)
             mine = rows[rows["perturbation"] == name]
-            _box(logits, np.maximum(mine["logit_change"].to_numpy(), floor), place, look)
+            _box(logits, mine["logit_change"].to_numpy(), place, look)
             _box(softmax, mine["softmax_change"].to_numpy(), place, look)
             low, middle, high = (
                 100 * shares[f"top1_changed_{column}"][model, name]
@@ -64,20 +53,24 @@ def draw(
             )
             top1.plot([low, high], [place, place], color=look["color"])
             top1.plot(middle, place, ls="", **look)
+    changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
+    ends = changes[changes > 0].min(initial=1), max(changes.max(), 10)
+    low, high = np.floor(np.log10(ends)).astype(int)
+    logits.set_xscale("symlog", linthresh=10.0 ** (low - 1))  # which has a place for 0
+    ticks = [0, *(10.0**decade for decade in range(low, high + 1, 1 + (high - low) // 4))]
+    logits.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    logits.set_xlim(-0.02 * 10.0**low, 10.0 ** (high + 1))
+    logits.set_xlabel("change of the logits\n(Euclidean norm)")
+    softmax.set(xlabel="change of softmax\n(total variation)", xlim=(-0.03, 1.03))
+    top1.set(xlabel="changed predictions\n(%, with intervals)", xlim=(-3, 103))
     logits.set_yticks(range(len(effects)), names)
     logits.set_ylim(len(effects) - 0.5, -0.5)
-    _logarithmic(logits, floor, float(changes.max()), bool((changes == 0).any()))
-    softmax.set(xlabel="change of softmax\n(total variation)", xlim=(-0.03, 1.03))
-    said = f"changed predictions\n(%, {100 * confidence:g} % interval)"
-    top1.set(xlabel=said, xlim=(-3, 103))
-    for axes, title in zip(grid[0], ["(a) logits", "(b) softmax", "(c) top-1"], strict=True):
+    for axes, title in zip(figure.axes, ["(a) logits", "(b) softmax", "(c) top-1"], strict=True):
         axes.set_title(title)
         axes.grid(axis="x")
         for position in range(1, len(effects)):
             axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
-    style.legend(
-        figure, [style.key(f"{name} perturbation", **look) for name, look in LOOKS.items()]
-    )
+    style.legend(figure, [style.key(name, **look) for name, look in LOOKS.items()])
     return figure
 
 
@@ -87,20 +80,6 @@ def _box(axes: Axes, values: np.ndarray, place: float, look: Look) -> None:
     axes.plot([least, most], both, color=shade, lw=0.8)
     axes.plot([lower, upper], both, color=shade, lw=4, alpha=0.45, solid_capstyle="butt")
     axes.plot(median, place, ls="", **look)
-
-
-def _logarithmic(axes: Axes, floor: float, largest: float, zeros: bool) -> None:
-    low, high = round(np.log10(floor)), int(np.ceil(np.log10(max(largest, 1.0))))
-    decades = range(low + 1, high + 1, 1 + (high - low) // 6)
-    ticks = {10.0**decade: f"1e{decade}" if decade else "1" for decade in decades}
-    if zeros:
-        ticks = {floor: "0"} | ticks
-        axes.axvline(floor, color="0.7", lw=0.8, ls=":", zorder=0)
-    axes.set(xscale="log", xlim=(floor / 2, 3 * 10.0**high))
-    axes.set_xticks(list(ticks), list(ticks.values()))
-    axes.minorticks_off()
-    mark = "; exactly 0 at the mark 0" if zeros else ""
-    axes.set_xlabel(f"change of the logits\n(Euclidean norm{mark})")
 
 
 class Flags(cli.Step):
@@ -116,7 +95,7 @@ def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"))
     table = tabulate(effects, models, flags.confidence)
     write_table(flags.path("tables/null_validation.csv"), table)
-    style.write_figure(flags, "fig9", draw(effects, table, models, flags.confidence))
+    style.write_figure(flags, "fig9", draw(effects, table, models))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
-from singflow.analyses.probes import PROBED, correlate
+from singflow.analyses.probes import correlate
 from singflow.analyses.tables import qualify
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models, write_table
 from singflow.figures import style
 from singflow.figures.style import Look
 
-ENDS = [f"accuracy_{kind}_{end}" for kind in PROBED for end in ("low", "high")]
+BEFORE, AFTER = "accuracy_principal", "accuracy_translated"
 NEEDS = "two labels of two images, or a reference and groups of its classes (evidence.groups)"
 
 
@@ -29,81 +29,51 @@ def tabulate(
             {"space": space, "model": model, "n": report["n_test"], **report}
             for model, report in reports.items()
         )
-        before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in PROBED)
+        before, after = (part[name].to_numpy(np.float64) for name in (BEFORE, AFTER))
         parts.append(part.assign(**correlate(before, after, confidence)))
     return qualify(pd.concat(parts, ignore_index=True), models)
 
 
 @style.styled
-def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure | None:
+def draw(probes: pd.DataFrame, table: pd.DataFrame) -> Figure | None:
     """Accuracy after translation against accuracy before, a panel for each space with numbers."""
-    probed = probes[probes["accuracy_principal"].notna()]
+    probed = probes[probes[BEFORE].notna()]
     spaces = probed["space"].unique()
     if not len(spaces):
         return None
     models = probes.groupby("space", sort=False).size().max()
-    figure, subfigures = style.subfigures(
-        len(spaces), style.PAGE, max(3.6, 0.9 + 0.25 * models) * len(spaces)
-    )
-    for subfigure, space in zip(subfigures, spaces, strict=True):
-        axes = subfigure.subplots()
+    size = style.PAGE, max(3.4, 0.7 + 0.25 * models) * len(spaces)
+    figure, grid = style.panels(len(spaces), 1, size)
+    for axes, space in zip(grid.flat, spaces, strict=True):
         mine = probes[probes["space"] == space]
-        axes.set_title(_title(mine), loc="left")
-        axes.set_xlabel("accuracy on principal features")
-        axes.set_ylabel("accuracy on translated principal features")
+        axes.set_title(space)
+        axes.set(xlabel="accuracy on principal features", ylabel="accuracy after translation")
         axes.set_aspect("equal", anchor="W")
         _points(axes, mine, style.of_space(table, space))
-        _lines(axes, mine)
-        note = f"bars: {100 * confidence:g} % intervals over test images"
-        place: Look = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
-        axes.legend(**place, title=note, alignment="left")
-    style.entitle(figure, f"Translation keeps {_kept(probed)} of the accuracy of a linear probe")
-    if unprobed := [space for space in probes["space"].unique() if space not in spaces]:
-        reasons = "; ".join(probes.loc[probes["space"].isin(unprobed), "note"].unique())
-        said = f"Nothing can be probed in {', '.join(unprobed)}: {reasons}"
-        figure.supxlabel(style.wrapped(said, style.PAGE - 0.4), x=0.02, ha="left")
+        _lines(axes, probed[probed["space"] == space])
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
-def _kept(rows: pd.DataFrame) -> str:
-    before, after = (rows[f"accuracy_{kind}"].to_numpy(np.float64) for kind in PROBED)
-    some = before > 0
-    return style.span(100 * after[some] / before[some], "{:.0f}", " %") if some.any() else "none"
-
-
-def _title(rows: pd.DataFrame) -> str:
-    first = rows.dropna(subset=["accuracy_principal"]).iloc[0]
-    n_out, n_seen = first["n_labels_left_out"], first["n_test_in_sample"]
-    left_out = f" ({n_out} of one image left out)" if n_out else ""
-    seen = f" ({n_seen} in the translator's sample)" if n_seen else ""
-    of = "groups of the reference" if first["by"] == "group" else "labels"
-    return (
-        f"space {first['space']}\n{first['classifier']}; test images: {first['n']}{seen}, "
-        f"{of}: {first['n_labels']}{left_out}"
-    )
-
-
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
-    edge: Look = {"ms": 6, "mec": "black", "mew": 0.5, "elinewidth": 0.7, "zorder": 3}
+    edge: Look = {"ms": 6, "mec": "black", "mew": 0.5, "elinewidth": 0.7, "zorder": 3, "ls": ""}
     for number, row in enumerate(rows.to_dict("records")):
         name = style.caption(row["model"], models)
-        look = style.look_of(number) | {"ls": ""}
-        if pd.isna(row["accuracy_principal"]):
-            axes.plot([], [], label=style.wrapped(f"{name}: {row['note']}", 2.6), **look)
-            continue
-        x, y = (row[f"accuracy_{kind}"] for kind in PROBED)
-        across, up = (
-            [[middle - row[f"accuracy_{kind}_low"]], [row[f"accuracy_{kind}_high"] - middle]]
-            for kind, middle in zip(PROBED, (x, y), strict=True)
+        name += f": {row['note']}" if pd.isna(row[BEFORE]) else ""
+        (x, left, right), (y, down, up) = (
+            np.array([row[f"{of}{end}"] for end in ("", "_low", "_high")], dtype=float)
+            for of in (BEFORE, AFTER)
         )
-        axes.errorbar(x, y, xerr=across, yerr=up, label=name, **look, **edge)
+        ends: Look = {"xerr": [[x - left], [right - x]], "yerr": [[y - down], [up - y]]}
+        look = edge | style.look_of(number) | {"label": style.wrapped(name, 2.6)}
+        axes.errorbar(x, y, **ends, **look)
 
 
 def _lines(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw the diagonal and chance; chance is outside the view if it is far below the points."""
-    ends = rows[ENDS].to_numpy(np.float64)
-    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
-    chance = float(rows["chance"].dropna().iloc[0])
+    low = min(float(rows[f"{of}_low"].min()) for of in (BEFORE, AFTER))
+    high = max(float(rows[f"{of}_high"].max()) for of in (BEFORE, AFTER))
+    chance = float(rows["chance"].iloc[0])
     near = low - chance <= 2 * (high - low)
     start, end = (min(low, chance) if near else low), max(high, chance)
     margin = 0.05 * (end - start)
@@ -123,7 +93,7 @@ def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"))
     rows = tabulate(flags.gather("probes", read_json), models, flags.confidence)
     write_table(flags.path("tables/probes.csv"), rows)
-    if figure := draw(rows, models, flags.confidence):
+    if figure := draw(rows, models):
         style.write_figure(flags, "fig12", figure)
     else:
         style.write_needs(flags, "fig12", NEEDS)

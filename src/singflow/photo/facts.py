@@ -34,20 +34,24 @@ def describe_steered(photo: Analysis, steered: Steered) -> str:
             f"toward {steered.text!r}: the null space offers no way of {steered.target_is_deg:.1f} "
             f"degrees; its limit is {steered.limit_deg:.1f}"
         )
-    seen = photo.predictions[0].name
-    return "\n".join(
-        [
-            f"turned by {steered.is_deg:.1f} degrees, the photo is {steered.angle_deg:.1f} degrees "
-            f"from {steered.text!r} (it was {steered.angle_original_deg:.1f})",
-            f"  largest change of a logit: {steered.logit_change:.1e}; the classifier "
-            f"{'no longer' if steered.top1_changed else 'still'} sees {seen}",
-        ]
+    still = "no longer" if steered.top1_changed else "still"
+    return (
+        f"turned by {steered.is_deg:.1f} degrees, this photo is {steered.angle_deg:.1f} degrees "
+        f"from {steered.text!r} (before: {steered.angle_original_deg:.1f})\n"
+        f"  largest change of a logit: {steered.logit_change:.1e}; the classifier {still} sees "
+        f"{photo.predictions[0].name}"
     )
 
 
 def likeliest(analysis: Analysis) -> list[str]:
     """The likeliest classes, with their probabilities."""
     return [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
+
+
+def compared(analysis: Analysis) -> list[Movement]:
+    """The movement toward the predicted class, and toward all other texts."""
+    predicted = analysis.predicted
+    return [predicted, *(text for text in analysis.texts if text.text != predicted.text)]
 
 
 def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[str]:
@@ -60,7 +64,7 @@ def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[
         yield by + setting.said if setting.said else f"no verdict on the model: {ABSENT}"
     if setting.hidden:
         yield f"of the model, not of this photo: {setting.hidden}"
-    line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"
+    line = f"null removal turns the translation of this photo by IS {analysis.is_deg:.2f} degrees"
     line += _place(analysis.is_percentile, setting)
     if analysis.chance_is_deg is not None:
         line += f"; a null component without meaning turns it by {analysis.chance_is_deg:.2f}"
@@ -80,7 +84,7 @@ def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[
     if analysis.judged:
         yield BY_CHANCE
         yield from list(_beyond_chance(analysis)) or ["no word is gained or lost beyond chance"]
-    yield from map(_movement, [analysis.predicted, *analysis.texts])
+    yield from map(_movement, compared(analysis))
     if maps := analysis.maps:
         yield from (_map(text, maps) for text in maps.texts)
     else:

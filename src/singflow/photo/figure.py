@@ -15,7 +15,7 @@ from singflow.analyses.maps import Maps
 from singflow.figures.photo_maps import FARTHER, NEARER, ramp, toward_text
 from singflow.figures.style import COLOURS, STYLE, key, lines_of, new_figure, styled, wrapped
 from singflow.photo.analysis import Analysis, Movement
-from singflow.photo.facts import likeliest, map_notes
+from singflow.photo.facts import compared, likeliest, map_notes
 
 # Inches: the figure, names of rows, a line, an axis with its label, and most of a photo.
 WIDTH, NAMES, LINE, AXIS, TALLEST = 5.5, 1.25, 0.13, 0.65, 2.4
@@ -35,8 +35,8 @@ Panels = list[tuple[str, Image.Image]]
 def draw(photo: Image.Image, name: str, analysis: Analysis) -> Figure:
     """Draw a photo, its angles to texts, texts beyond chance, and maps if it has some."""
     small, tall = ImageOps.contain(photo, (PIXELS, PIXELS)), photo.height / photo.width
-    texts = [analysis.predicted, *analysis.texts]
-    names = _short([f"class: {texts[0].text}", *(text.text for text in analysis.texts)])
+    texts = compared(analysis)
+    names = _short([f"class: {texts[0].text}", *(text.text for text in texts[1:])])
     high = max(min(TALLEST, 0.38 * WIDTH * tall), _height(names))
     parts = [(high, partial(_angles, small, texts, names))]
     for kind, score, *sides in analysis.beyond_chance:

@@ -13,9 +13,9 @@ from singflow.pictures.selection import Picture
 from singflow.pictures.word_neighbours import ANGLES, WORDS, word_neighbours
 
 SIDE = 256  # pixels: what the generator draws, and the longer side of a photo
-KINDS = {str: "str", int: "int64", float: "float64"}
+DTYPES = {str: "str", int: "int64", float: "float64"}
 TYPES = {
-    **{column.name: KINDS[column.type] for column in fields(Picture) if column.type in KINDS},
+    **{column.name: DTYPES[column.type] for column in fields(Picture) if column.type in DTYPES},
     "renderer": "str",
     "draw": "int64",
     **dict.fromkeys(WORDS, "str"),

@@ -17,6 +17,14 @@ def _joined(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def _in_spaces(models: pd.DataFrame) -> str:
+    """Names of models with their spaces."""
+    return "; ".join(
+        f"{_joined(mine['model'])} in {space}"
+        for space, mine in models.groupby("space", sort=False)
+    )
+
+
 def rank_differences(models: pd.DataFrame) -> str:
     """Sentence on heads whose rank in the precision of the stored weights is not the float64 rank.
 
@@ -38,15 +46,23 @@ def rank_differences(models: pd.DataFrame) -> str:
 
 def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     """Which images the translators have not seen, as in `4 images held out`."""
-    first = models.sort_values("n_train").iloc[-1]  # an imported translator has no images here
-    if pd.notna(first["reference"]):
-        return (
-            f"all out of sample: translators are fitted on {first['n_train']} rows of the "
-            f"reference {first['reference']}"
-        )
-    if first["folds"]:
-        return f"all out of sample: translators are cross-fitted in {first['folds']} folds"
-    return f"{(manifest['split'] == 'validation').sum()} images held out"
+    imported = models["n_train"] == 0
+    most, known = models.sort_values("n_train").iloc[-1], "out of sample"
+    known = known if imported.any() else f"all {known}"
+    said = []
+    if not most["n_train"]:
+        pass
+    elif pd.notna(most["reference"]):
+        rows = f"{most['n_train']} rows of the reference {most['reference']}"
+        said.append(f"{known}: translators are fitted on {rows}")
+    elif most["folds"]:
+        said.append(f"{known}: translators are cross-fitted in {most['folds']} folds")
+    else:
+        said.append(f"{(manifest['split'] == 'validation').sum()} images held out")
+    if imported.any():
+        names = _in_spaces(models[imported])
+        said.append(f"imported translators, whose images are not known here, for {names}")
+    return "; ".join(said)
 
 
 def paper_scores(models: pd.DataFrame) -> list[str]:
@@ -178,6 +194,28 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
     return text
 
 
+def probes_said(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
+    """A sentence on the correlation of probes' accuracies in the first space; empty if unknown.
+
+    The paper is quoted if this space has the models of the paper's chart and no others, and all of
+    them are comparable (`same`).
+    """
+    if probes.empty or pd.isna(probes["pearson"].iloc[0]):
+        return ""
+    first = probes.iloc[0]
+    ours, theirs = (
+        set(rows.loc[rows["space"] == first["space"], "model"]) for rows in (probes, same)
+    )
+    charted = {model for model, facts in paper["models"].items() if "ratio" in facts}
+    ends = (first[f"pearson{end}"] for end in ("", "_low", "_high"))
+    said = (
+        f"Pearson's correlation of the two accuracies is {with_interval(ends, 3)} over "
+        f"{first['pearson_n']:.0f} models here"
+    )
+    quoted = f"; the paper has {paper['pearson']}" if ours == theirs == charted else ""
+    return f"{said}{quoted}."
+
+
 def sample_said(shown: int, images: int) -> str:
     """A sentence on a page that shows a sample of the images; empty if it shows all."""
     if shown == images:
@@ -192,10 +230,7 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
     """Warnings for the reader of a study's numbers, in the summary and on the page."""
 
     def named(chosen: pd.Series) -> str:
-        return "; ".join(
-            f"{_joined(mine['model'])} in {space}"
-            for space, mine in models[chosen].groupby("space", sort=False)
-        )
+        return _in_spaces(models[chosen])
 
     weak, edge, seen = (
         models["marks"].str.split(", ").map(lambda marks, mark=mark: mark in marks)

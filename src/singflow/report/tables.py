@@ -1,15 +1,11 @@
-"""Tables on the page of a study, and the explanations of their columns."""
+"""Tables on the page of a study."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from singflow.config.reading import read_yaml
 
 MOST_ROWS = 5_000  # limit on the rows of a table
 # Further digits of D are rounding errors.
@@ -17,49 +13,31 @@ DECIMALS = dict.fromkeys(
     ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 4
 )
 
-COLUMNS = Path(__file__).with_name("columns.yaml")
-
-
-@cache
-def shared_columns() -> dict[str, tuple[str, str]]:
-    """Header and explanation of the columns of several tables."""
-    found = {name: text.partition("; ") for name, text in read_yaml(COLUMNS).items()}
-    return {name: (header, words) for name, (header, _, words) in found.items()}
-
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page.
-
-    own: title and explanation of columns that no other table has. total: number of rows in the
-    file.
-    """
+    """A table of the page: header and explanation of every column, rows, and rows of the file."""
 
     name: str
-    caption: str
+    title: str
     columns: list[str]
-    own: dict[str, tuple[str, str]]
+    headers: list[tuple[str, str]]
     rows: list[list[Any]]
     total: int
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """Title and explanation of every column."""
-        known = shared_columns() | self.own
-        return [known.get(column, (column.replace("_", " "), "")) for column in self.columns]
 
 
 def table(
     name: str,
-    caption: str,
+    title: str,
     frame: pd.DataFrame,
     columns: Iterable[str],
-    own: dict[str, tuple[str, str]] | None = None,
+    words: Mapping[str, str],
     most: int = MOST_ROWS,
 ) -> Table:
     """A table of the page, without empty columns, and with at most `most` rows.
 
-    The first rows of every model and space are kept, by the column `place` if there is one.
+    words: `<header>; <explanation>` of columns. The first rows of every model and space are kept,
+    by the column `place` if there is one.
     """
     kept = frame if len(frame) <= most else _first_rows(frame.reset_index(drop=True), most)
     kept = kept.round(DECIMALS)
@@ -71,7 +49,9 @@ def table(
     rows = [
         [_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)
     ]
-    return Table(name, caption, shown, own or {}, rows if shown else [], len(frame))
+    said = [words.get(column, column.replace("_", " ")).partition("; ") for column in shown]
+    headers = [(header, explanation) for header, _, explanation in said]
+    return Table(name, title, shown, headers, rows if shown else [], len(frame))
 
 
 def _first_rows(frame: pd.DataFrame, most: int) -> pd.DataFrame:

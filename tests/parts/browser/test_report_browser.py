@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from singflow.artifacts.tables import read_table
-from tests.report.report_study import HOSTILE
+from singflow.figures.style import STYLE
+from singflow.figures.verdicts import WIDTH
+from tests.report.report_study import HOSTILE, write_page, write_study
 
 
 def table(page, name):
@@ -70,14 +72,6 @@ def test_a_term_opens_the_glossary_at_its_place_and_escape_closes_it(load):
     assert all(page.locator(f"dt#{term}").count() == 1 for term in wanted)
 
 
-def test_one_figure_of_the_paper_is_open_at_a_time(load):
-    page = load()
-    opened = page.locator("#paper details.figure[open]")
-    assert opened.count() == 1 and page.locator("#fig1 img").is_visible()
-    page.locator("#fig5 summary").click()
-    assert opened.get_attribute("id") == "fig5"
-
-
 def test_the_page_is_short_and_its_contents_lead_to_every_section(load):
     page = load()
     assert page.evaluate("document.documentElement.scrollHeight") < 7000
@@ -112,20 +106,31 @@ def check_width_and_access(page, width):
     assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["any"]) for v in grave] == []
 
 
-def test_at_390_pixels_the_verdict_is_first_and_the_picture_of_d_follows_within_the_screen(load):
+def test_at_390_pixels_the_verdict_is_first_and_the_figure_of_d_follows_in_readable_size(load):
     page = load(390)
     sentences = page.locator(".verdict").first.locator("li")
     assert [text.split(":")[0] for text in sentences.all_inner_texts()] == ["m1", "m2"]
-    first, strips = sentences.first.bounding_box(), page.locator(".strips").first.bounding_box()
-    assert first["y"] + first["height"] < 844 and strips["y"] + strips["height"] < 2 * 844
-    before = page.locator("img, nav, aside").evaluate_all(
-        "(all, y) => all.filter(one => one.getBoundingClientRect().top < y)", first["y"]
-    )
-    assert before == []
-    for part in [*sentences.all(), *page.locator(".strips p, .strips span").all()]:
-        box = part.bounding_box()
-        assert part.is_visible() and box["x"] >= 0 and box["x"] + box["width"] <= 390
-        assert float(part.evaluate("node => parseFloat(getComputedStyle(node).fontSize)")) >= 12
+    first, figure = sentences.first.bounding_box(), page.locator("#models img").bounding_box()
+    assert first["y"] + first["height"] < 844 and figure["y"] + figure["height"] < 2 * 844
+    assert page.locator("img").first.get_attribute("alt").startswith("D of every model")
+    points = figure["width"] / (72 * WIDTH)  # pixels of a point in print
+    assert figure["x"] + figure["width"] <= 390 and points * STYLE["font.size"] >= 11
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_long_name_is_shown_in_full(load, tmp_path, width):
+    name = "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k"
+    write_study(tmp_path, models=(name,), null_dims=(12,))
+    write_page(tmp_path, models=(name,))
+    page = load(width)
+    page.goto(f"file://{tmp_path}/results/report.html")
+    page.wait_for_selector("body[data-ready=yes]")
+    cells = page.locator(".verdict b, #models tbody th, #checks tbody th").all()
+    assert len(cells) == 4
+    for cell in cells:
+        box = cell.bounding_box()
+        assert cell.inner_text().startswith(name) and box["x"] + box["width"] <= width
+    check_width_and_access(page, width)
 
 
 @pytest.mark.parametrize("width", [375, 1440])
