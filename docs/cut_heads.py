@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
-from singflow.photo.map_figure import map_panels
 
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.findings import by_size
@@ -23,6 +22,7 @@ from singflow.data.manifest import data_root
 from singflow.figures import style
 from singflow.photo.analysis import Analysis
 from singflow.photo.analyzer import Analyzer
+from singflow.photo.figure import map_panels
 
 DOCS = Path(__file__).parent
 WHOLE, CUT = "efficientnet_lite0", "animals_lite0"  # one backbone, and two heads
@@ -85,7 +85,7 @@ def _maps(figure: SubFigure, photo: Image.Image, found: Mapping[str, Analysis]) 
     for axes, (model, each) in zip(panels, found.items(), strict=True):
         axes.set_title(f"{model}\nsays {each.predictions[0].name}")
         if each.maps:
-            axes.imshow(map_panels(photo, each.maps, most)[0].picture)
+            axes.imshow(map_panels(photo, each.maps, most)[0][1])
         else:
             axes.imshow(Image.new("RGB", photo.size, "white"))
             style.say(axes, style.wrapped(each.no_maps, 0.95), va="center")

@@ -7,7 +7,7 @@ from tests.figures.drawn import models_table, names, said
 
 LONG = ["timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k", "transformers/facebook/dinov2-large"]
 MODELS = ["a", "b", *LONG, "e"]
-KINDS = ["mlp3", "mlp4", "residual"]
+NETWORKS = ["mlp3", "mlp4", "residual"]
 MEASURES = ("validation_cosine", "validation_mse")
 
 
@@ -31,7 +31,7 @@ def reports(models=2, spaces=2, epochs=12):
         return {name: losses[loss][name] for name in MEASURES} | {"loss": loss, "losses": losses}
 
     return {
-        s: {m: {"linear": linear()} | {k: nonlinear() for k in KINDS} for m in MODELS[:models]}
+        s: {m: {"linear": linear()} | {k: nonlinear() for k in NETWORKS} for m in MODELS[:models]}
         for s in "st"[:spaces]
     }
 
@@ -43,7 +43,7 @@ def table(found):
 def test_fig7_draws_every_history_and_marks_its_best_epoch_and_the_linear_level():
     found = reports(models=2, spaces=1)
     figure = draw_training(found, table(found))
-    wanted = [(kind, measure) for measure in MEASURES for kind in KINDS]
+    wanted = [(kind, measure) for measure in MEASURES for kind in NETWORKS]
     for panel, (kind, measure) in zip(figure.axes, wanted, strict=True):
         curves = {tuple(line.get_ydata()): line for line in panel.lines}
         for (model, runs), shape in zip(found["s"].items(), "os", strict=True):
@@ -67,7 +67,7 @@ def test_fig8_shows_every_architecture_beside_the_linear_one_and_the_baseline():
         for panel, measure in zip(panels, MEASURES, strict=True):
             points = [line for line in panel.lines if line.get_linestyle() == "None"]
             for line, runs in zip(points, models.values(), strict=True):
-                values = [runs[kind][measure] for kind in ("linear", *KINDS)]
+                values = [runs[kind][measure] for kind in ("linear", *NETWORKS)]
                 assert list(line.get_xdata()) == values
         baselines = [line.get_xdata()[0] for line in cosine.lines if line.get_linestyle() == ":"]
         assert baselines == [0.5] * 3

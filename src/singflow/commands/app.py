@@ -60,4 +60,4 @@ def app(
     load = loader(reference=reference, results=results, threads=threads, **options)
     log.info("loading %s and its space %s", offer[0][0], offer[1][0])
     load(offer[0][0], offer[1][0])
-    serve(lambda: blocks(*offer, load, max_pixels, max_mb), host, port, max_mb)
+    serve(lambda uploads: blocks(*offer, load, max_pixels, max_mb, uploads), host, port, max_mb)

@@ -69,7 +69,7 @@ def draw(
         rows["cue"] = [(space, model, label, concept) in cues for concept in rows["concept"]]
         left, right = place.subplots(1, 2, sharey=True)
         shade = style.colour(list(models.index).index(model))
-        _concepts(left, right, rows, float(scan.common[row]), shade, whiskers=n >= FEWEST)
+        _concepts(left, right, rows, float(scan.common[row]), shade, whiskers=n >= LABEL_IMAGES)
         sides.append((left, right))
         lines.append(len(rows) + rows["group"].nunique())
     figure.set_figheight(0.4 + (0.85 + 0.125 * max(lines)) * deep)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -139,9 +140,9 @@ def look(
 
 
 def blocks(
-    models: list[str], spaces: list[str], load: Load, max_pixels: int, max_mb: int
+    models: list[str], spaces: list[str], load: Load, max_pixels: int, max_mb: int, uploads: Path
 ) -> "gr.Blocks":
-    """The page; its queue analyzes one photo at a time."""
+    """The page; its queue analyzes one photo at a time. Examples are copied to the uploads."""
     import gradio as gr
 
     def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
@@ -192,8 +193,9 @@ def blocks(
                 gr.Markdown(f"{FORMATS}, up to {max_mb} MB. Or take one of these:")
                 with gr.Row(elem_id="examples"):
                     for label, path in zip(packaged["label"], packaged["path"], strict=True):
-                        button = gr.Button(label, icon=folder / path, size="sm", min_width=80)
-                        taken = partial(str, folder / path)
+                        file = shutil.copy(folder / path, uploads)
+                        button = gr.Button(label, icon=file, size="sm", min_width=80)
+                        taken = partial(str, file)
                         button.click(taken, outputs=photo, queue=False, api_visibility="private")
                 words = gr.Textbox(
                     label="Words, one text a line",
@@ -207,14 +209,14 @@ def blocks(
                     space = gr.Dropdown(spaces, value=spaces[0], label="Space", elem_id="space")
                 ask = gr.Button("Say what it ignores", variant="primary", elem_id="look")
             with gr.Column(scale=5, min_width=320):
-                said = gr.Markdown(EMPTY, elem_id="said")
+                said = gr.Markdown(EMPTY, latex_delimiters=[], elem_id="said")
                 figure = gr.Plot(format="png", show_label=False, visible=False, elem_id="figure")
                 with gr.Column(visible=False, elem_id="steering") as steering:
                     gr.Markdown(STEERING)
                     toward = gr.Radio([], label="Toward", elem_id="toward")
                     label = "Turn its meaning by (degrees)"
                     slider = gr.Slider(0, 1, 0, step=0.1, label=label, elem_id="turn", buttons=[])
-                    way = gr.Markdown(elem_id="way")
+                    way = gr.Markdown(latex_delimiters=[], elem_id="way")
         inputs = [photo, model, space, words]
         outputs: list[Any] = [said, figure, looked, steering, toward, slider, way]
         queued: Any = {"api_visibility": "private", "concurrency_id": "photos"}
@@ -228,7 +230,7 @@ def blocks(
     return page.queue(max_size=WAITING, api_open=False)
 
 
-def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: int) -> None:
+def serve(page: Callable[[Path], "gr.Blocks"], host: str, port: int | None, max_mb: int) -> None:
     """Serve a page until Ctrl-C; without a port, at the first free one from 7860 on.
 
     At an address of this machine alone, requests under other host names are refused.
@@ -249,7 +251,7 @@ def serve(page: Callable[[], "gr.Blocks"], host: str, port: int | None, max_mb: 
         )
         if not alone:
             log.warning("whoever reaches %s can use the page: it asks for no password", host)
-        served = page()
+        served = page(Path(folder))
         try:
             _, address, _ = served.launch(
                 server_name=host,
