@@ -110,7 +110,7 @@ result = analyzer.analyze(paths[1], ["a folding chair", "a dog"], name="photo")
 result
 
 # %%
-result.map_figure()
+result.figure()
 
 # %% [markdown]
 # ## On to a cluster

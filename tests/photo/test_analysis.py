@@ -316,8 +316,8 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
 photo.jpg: cat (20.0 %)
   then cat (20.0 %), cat (20.0 %), cat (20.0 %), cat (20.0 %)
   by 17 images: tiny: a trace.
-  null removal turns the translation of this photo by IS 8.00 degrees, more than in 50 % of the 1 image; \
-a null component without meaning turns it by 6.00
+  null removal turns the translation of this photo by IS 8.00 degrees, more than in 50 % of the 1 \
+image; a null component without meaning turns it by 6.00
   null energy 10.0 %, more than in 30 % of the 1 image; logits change by 1.0e-06
   WEAK TRANSLATOR, held-out R2 0.01: this shows how the method works, not what the model ignores
   where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 \

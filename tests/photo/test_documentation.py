@@ -95,7 +95,7 @@ def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, mon
         if shown:
             value = eval(compile(ast.Expression(shown.value), "photo.py", "eval"), names)  # noqa: S307
     assert len(cells) == 8 and MODEL in value.columns and len(names["table"]) == 10
-    assert "folding chair" in names["result"]._repr_html_()
+    assert "folding chair" in names["result"]._repr_markdown_()
     assert "turned by 40.0" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
-from singflow.analyses.concepts import Scan, lowest, read_scan
+from singflow.analyses.concepts import LABEL_IMAGES, Scan, lowest, read_scan
 from singflow.artifacts.tables import read_models, read_table
 from singflow.errors import check_labels
 from singflow.figures import style
