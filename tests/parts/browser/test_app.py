@@ -15,7 +15,6 @@ from PIL import Image
 
 from singflow.data.manifest import data_root
 from tests import PATIENCE
-from tests.parts.browser.test_report_browser import check_width_and_access
 from tests.project import ROOT
 
 WAIT = PATIENCE * 1000  # milliseconds
@@ -139,7 +138,7 @@ def check_every_look(page):
         page.wait_for_function(dark, arg=colours == "dark")
         between = "document.getAnimations().some(each => each instanceof CSSTransition)"
         page.wait_for_function(f"() => !{between}")
-        check_width_and_access(page, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photos):
