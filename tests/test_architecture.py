@@ -44,7 +44,9 @@ def test_no_step_loads_a_heavy_library_before_it_uses_it():
     options = {"cwd": ROOT, "env": {"PYTHONPATH": str(ROOT / "src")}, "check": True}
     command = [sys.executable, "-c", STEPS]
     done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.stdout.splitlines() == sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+    steps = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+    drawn = {"write_report": "write_report matplotlib"}  # the page has a figure of D
+    assert done.stdout.splitlines() == [drawn.get(step, step) for step in steps]
 
 
 def test_every_file_that_the_page_names_is_there():

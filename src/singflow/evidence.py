@@ -269,16 +269,35 @@ class Evidence:
         return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
 
     def text_rows(self, embeddings: np.ndarray) -> pd.DataFrame:
-        """D of texts (T, m) of centred_texts(), a row each; p is corrected within all of them."""
+        """D of each text; p is corrected within all of them.
+
+        Parameters
+        ----------
+        embeddings : ndarray (T, m)
+            Texts of centred_texts().
+
+        Returns
+        -------
+        DataFrame
+            A row a text, in their order.
+        """
         residuals = self._tested()
         if residuals is None:
             return self._judged(pd.DataFrame(columns=[*TESTED]).astype(TESTED))
         return self._judged(by_text(residuals, embeddings, self.copies, self.question))
 
     def group_rows(self, groups: pd.Series) -> pd.DataFrame:
-        """D within each group of all images of the test, with columns group and n.
+        """D within each group of all images of the test; p is corrected within the groups.
 
-        An image of no group has None. p is corrected within the groups.
+        Parameters
+        ----------
+        groups : Series
+            The group of each image; None: of no group.
+
+        Returns
+        -------
+        DataFrame
+            A row a group, with columns group and n.
         """
         residuals = self._tested()
         if residuals is None:

@@ -346,10 +346,10 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
 
 def test_the_text_says_where_translators_have_their_images_from(scores):
     held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
-    fitted = "all out of sample: translators are fitted on 80 rows of the reference packaged"
+    fitted = "out of sample: translators are fitted on 80 rows of the reference packaged"
     for of_it, said in (
         ({}, "20 images held out"),
-        ({"folds": 4}, "all out of sample: translators are cross-fitted in 4 folds"),
+        ({"folds": 4}, "out of sample: translators are cross-fitted in 4 folds"),
         ({"reference": "packaged"}, fitted),
     ):
         imported = {"n_train": 0, "folds": 0, "reference": None}

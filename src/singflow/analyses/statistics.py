@@ -51,10 +51,7 @@ def bootstrap_interval(
 
     The percentiles of the resamples are too near to the estimate if few units were drawn. Their
     distance is multiplied by sqrt(n / (n - 1)) and by Student's quantile over the normal quantile.
-    value: from all n units. samples: (resamples,); the ends are NaN if one is undefined.
-
-    References
-    ----------
+    value: from all n units. samples: (resamples,); the ends are NaN if one is undefined. See
     Hesterberg 2015.
     """
     tail, freedom = (1 + confidence) / 2, max(units - 1, 1)

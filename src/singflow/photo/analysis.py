@@ -20,7 +20,6 @@ from singflow.towers.live import NO_POSITIONS, Located, Prediction
 if TYPE_CHECKING:
     from singflow.analyses.fits import Fits
     from singflow.evidence import Evidence
-    from singflow.photo.analyzer import Analyzer
 
 CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
@@ -218,9 +217,9 @@ class Analysis:
 
 
 def analyze_feature(
-    image: Located, by: Analyzer, texts: list[str] | None, extremes: int, sha256: str | None
+    image: Located, by: Any, texts: list[str] | None, extremes: int, sha256: str | None
 ) -> Analysis:
-    """Analyze null removal in one image, scored as in measure_scores.
+    """Analyze null removal in one image by an Analyzer, scored as in measure_scores.
 
     `texts` None stands for the texts of the LIKELIEST classes.
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
@@ -380,9 +379,9 @@ def _beyond(
     return tuple(found)
 
 
-def reach(features: np.ndarray, by: Analyzer, text: str, embedding: np.ndarray) -> Reach:
+def reach(features: np.ndarray, by: Any, text: str, embedding: np.ndarray) -> Reach:
     """How far a photo with features (1, d) can be steered toward a text, in closed form."""
-    directions = by.directions(features, embedding)
+    directions = by._directions(features, embedding)
     (turn,), (near,) = directions.closest_approach(embedding)
     return Reach(
         text=text,
@@ -390,5 +389,5 @@ def reach(features: np.ndarray, by: Analyzer, text: str, embedding: np.ndarray) 
         nearest_deg=float(near),
         is_deg=float(turn),
         limit_deg=float(directions.limit_deg()[0]),
-        step=by.null_norms(directions.step(float(turn))[0], features),
+        step=by._null_norms(directions.step(float(turn))[0], features),
     )

@@ -247,12 +247,12 @@ class Analyzer:
         wide = self.evidence.fitted.astype(np.float64)
         return wide, wide.weight @ self.basis
 
-    def directions(self, features: np.ndarray, embedding: np.ndarray) -> NullDirections:
+    def _directions(self, features: np.ndarray, embedding: np.ndarray) -> NullDirections:
         """Directions from features toward a text inside the null space."""
         translator, of_null = self._steering
         return null_directions(features, translator, self.basis, of_null, embedding)
 
-    def null_norms(self, step: float, features: np.ndarray) -> float | None:
+    def _null_norms(self, step: float, features: np.ndarray) -> float | None:
         """A step in norms of a feature's null component; None without a component or a step."""
         norm = float(np.linalg.norm(features.astype(np.float64) @ self.basis))
         return None if np.isnan(step) or not norm else float(step) / norm
@@ -324,7 +324,7 @@ class Analyzer:
         """
         features = photo.features
         (embedding,) = self.space.embed_texts([text])
-        directions = self.directions(features, embedding)
+        directions = self._directions(features, embedding)
         step = directions.step(is_deg)
         reachable = not np.isnan(step[0])
         step = np.where(np.isnan(step), 0.0, step)
@@ -342,7 +342,7 @@ class Analyzer:
             angle_original_deg=first,
             angle_deg=last,
             as_deg=first - last,
-            step=self.null_norms(step[0], features) or 0.0,
+            step=self._null_norms(step[0], features) or 0.0,
             logit_change=float(np.abs(logits[1] - logits[0]).max()),
             top1_changed=bool(logits[0].argmax() != logits[1].argmax()),
             feature=moved[0],
