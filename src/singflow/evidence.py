@@ -124,8 +124,6 @@ class Evidence:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Evidence) and _same(self, other)
 
-    __hash__ = None  # type: ignore[assignment]
-
     @cached_property
     def translator(self) -> Translator:
         """The translator; it needs huggingface_hub, which is loaded when it is first asked for."""

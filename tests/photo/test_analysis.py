@@ -21,7 +21,7 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.commands.analyze import stems
 from singflow.errors import InputError
-from singflow.photo.analysis import Movement, _beyond, _chance_range
+from singflow.photo.analysis import Movement, _chance_range, beyond
 from singflow.photo.facts import describe
 from singflow.photo.figure import draw
 from singflow.towers.classifiers import load_classifier, weights_sha256
@@ -145,12 +145,12 @@ def test_texts_are_gained_or_lost_where_no_draw_is_as_far_from_the_others_toward
     scores = middle.copy()
     scores[[3, 5, 20, 25]] += np.array([-1.01, 1.01, 1.01, 0.99]) * least
     scores[28] = middle[28] - 1.2 * least  # less than chance, but still nearer
-    gained, lost = _beyond(movements_of(scores), scores, chance, 5)
+    gained, lost = beyond(movements_of(scores), scores, chance, 5)
     assert [moved.text for moved in lost] == ["text 3"] and middle[28] > 1.3 * least
     wanted = [row for row in sorted((5, 20), key=lambda row: -scores[row]) if scores[row] > 0]
     assert [moved.text for moved in gained] == [f"text {row}" for row in wanted]
-    assert len(_beyond(movements_of(scores), scores, chance, 1)[0]) == 1
-    assert _beyond(movements_of(scores), scores, chance[:0], 5) == ([], [])
+    assert len(beyond(movements_of(scores), scores, chance, 1)[0]) == 1
+    assert beyond(movements_of(scores), scores, chance[:0], 5) == ([], [])
 
 
 def test_of_draws_and_a_photo_that_are_alike_one_in_all_lists_a_text():
@@ -158,7 +158,7 @@ def test_of_draws_and_a_photo_that_are_alike_one_in_all_lists_a_text():
     listed = 0
     for _ in range(300):
         scores, *chance = generator.normal(0, 1, (21, 40))
-        listed += any(_beyond(movements_of(scores), scores, np.array(chance), 5))
+        listed += any(beyond(movements_of(scores), scores, np.array(chance), 5))
     assert 3 < listed <= 26  # 300 / 21 or fewer, as a list needs the sign as well
 
 

@@ -21,8 +21,7 @@ from singflow.commands.analyze import analyze as command
 from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
-from singflow.photo.analysis import IN_SAMPLE, UNTOLD
-from singflow.photo.analyzer import Analyzer
+from singflow.photo.analyzer import IN_SAMPLE, UNTOLD, Analyzer
 from singflow.sources import file_evidence
 from singflow.towers.live import CLASSES
 from tests.photo.conftest import LEAK, MODEL, SCORES, SPACE, ZERO

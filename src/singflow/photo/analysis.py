@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy
 
 from singflow.analyses.findings import findings
-from singflow.analyses.geometry import logit_change, null_energy, remove_null
-from singflow.analyses.maps import Maps, map_image
-from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, remove, unit
+from singflow.analyses.maps import Maps
+from singflow.analyses.metrics import Removal, angles_to_all_deg, unit
 from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, verdict_words
-from singflow.analyses.tables import ZERO
-from singflow.towers.live import NO_POSITIONS, Located, Prediction
+from singflow.towers.live import Prediction
 
 if TYPE_CHECKING:
-    from singflow.analyses.fits import Fits
     from singflow.evidence import Evidence
 
 CHUNK = 4096  # number of texts whose angles are computed at once
-IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
-UNTOLD = (
-    "whether the translator was fitted on this photo is not known, because it came without its file"
-)
 CHANCE = 0.95  # share of AS by chance inside its range
-LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
 ABSENT = "the images that the translator was fitted on are not here"
-NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
-NO_TEXT = "no maps: no text was named"
-NOT_JUDGED = "no maps: this photo cannot be judged, because {}"
-WITHIN_CHANCE = "no maps: no text moved beyond the chance of this photo"
 
 
 @dataclass(frozen=True)
@@ -216,109 +204,6 @@ class Analysis:
         return [side for side in sides if side[2] or side[3]]
 
 
-def analyze_feature(
-    image: Located, by: Any, texts: list[str] | None, extremes: int, sha256: str | None
-) -> Analysis:
-    """Analyze null removal in one image by an Analyzer, scored as in measure_scores.
-
-    `texts` None stands for the texts of the LIKELIEST classes.
-    `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
-    image's file, by which images of the training are known; None if it is not known.
-    """
-    feature, classifier, evidence, setting = image.feature, by.classifier, by.evidence, by.setting
-    removal, spelled = remove(feature, evidence.fitted, by.removed), by.space.texts
-    (predictions,) = classifier.predict(feature)
-    class_texts, class_embeddings = by.of_classes
-    if texts is None:
-        likeliest = predictions[:LIKELIEST]
-        texts = list(dict.fromkeys(class_texts[each.index] for each in likeliest))
-    fits = evidence.fits if setting.null_dim else None
-    unlike = fits.unlike(feature, by.basis) if fits else ""
-    drawn = fits.chance_removal(feature) if fits and not unlike else None
-    judged = drawn is not None and setting.verdict != ZERO
-
-    def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angles before and after, and AS (3, p); AS of the draws of chance, if it is judged."""
-        before, after = angles_to_texts(removal, embeddings)[:, 0]
-        chance = np.empty((0, len(embeddings)))
-        if drawn and judged:
-            chance = np.subtract(*angles_to_texts(drawn, embeddings))
-        return np.stack([before, after, before - after]), chance
-
-    def place(name: str, score: float) -> float | None:
-        """Percentage of known images with a score below; equal scores count half."""
-        if evidence.images.empty or not setting.null_dim:
-            return None
-        known = evidence.images[name]
-        return 50.0 * float(np.mean(known < score) + np.mean(known <= score))
-
-    scores, chance = scored(class_embeddings)
-    contrast, mean = _contrast(scores[2][None])[0], scores[2].mean()
-    classes = _movements(classifier.class_names, scores, contrast, chance)
-    classes_gained, classes_lost = _beyond(classes, contrast, _contrast(chance), extremes)
-    scores, chance = scored(spelled.concept_embeddings)
-    concepts = _movements(spelled.concepts, scores, scores[2] - mean, chance)
-    gained, lost = _beyond(concepts, scores[2], chance, extremes)
-    embeddings = spelled.embed(texts)
-    scores, chance = scored(embeddings)
-    asked = _movements(texts, scores, scores[2] - mean, chance)
-    is_deg, energy = (
-        float(score[0]) for score in (removal.image_score(), null_energy(feature, by.basis))
-    )
-    equivalent = remove_null(feature, by.basis)
-    best = predictions[0].index
-    maps, no_maps = None, _no_maps(image, setting, asked, judged, unlike, fits)
-    if not no_maps:
-        beyond = [row for row, text in enumerate(asked) if text.beyond_chance]
-        named = [texts[row] for row in beyond]
-        maps = map_image(image, evidence.fitted, by.basis, named, embeddings[beyond])
-    note = UNTOLD if sha256 is None and evidence.seen else ""
-    return Analysis(
-        predictions=predictions,
-        is_deg=is_deg,
-        is_percentile=place("is_deg", is_deg),
-        chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
-        null_energy=energy,
-        null_energy_percentile=place("null_energy", energy),
-        logit_change=float(logit_change(classifier.weight, feature, equivalent)[0]),
-        unlike=unlike,
-        predicted=replace(classes[best], text=class_texts[best]),
-        texts=asked,
-        reach=[reach(feature, by, *pair) for pair in zip(texts, embeddings, strict=True)],
-        judged=judged,
-        classes_gained=classes_gained,
-        classes_lost=classes_lost,
-        gained=gained,
-        lost=lost,
-        note=IN_SAMPLE if sha256 in evidence.seen else note,
-        setting=setting,
-        maps=maps,
-        no_maps=no_maps,
-    )
-
-
-def _no_maps(
-    image: Located,
-    setting: Setting,
-    asked: list[Movement],
-    judged: bool,
-    unlike: str,
-    fits: Fits | None,
-) -> str:
-    """Why no text has a map; empty if one has."""
-    if not setting.null_dim:
-        return NOTHING_IGNORED
-    if image.parts is None:
-        return NO_POSITIONS
-    if not asked:
-        return NO_TEXT
-    if not judged:
-        like = f"it is unlike the {len(fits.null_energy)} images" if fits and unlike else ""
-        zero = "the model is a known zero" if setting.verdict == ZERO else ""
-        return NOT_JUDGED.format(like or zero or ABSENT)
-    return "" if any(text.beyond_chance for text in asked) else WITHIN_CHANCE
-
-
 def angles_to_texts(removal: Removal, texts: np.ndarray) -> np.ndarray:
     """Angles of n rows to p texts before and after null removal: (2, n, p), in degrees."""
     sides = [unit(removal.original), unit(removal.equivalent)]
@@ -329,12 +214,12 @@ def angles_to_texts(removal: Removal, texts: np.ndarray) -> np.ndarray:
     return np.concatenate(angles, axis=2)
 
 
-def _contrast(scores: np.ndarray) -> np.ndarray:
+def contrast_to_others(scores: np.ndarray) -> np.ndarray:
     """AS (n, C) toward every class, minus the mean AS toward all other classes."""
     return scores - (scores.sum(axis=1, keepdims=True) - scores) / max(1, scores.shape[1] - 1)
 
 
-def _movements(
+def movements(
     names: Sequence[str], scores: np.ndarray, contrast: np.ndarray, chance: np.ndarray
 ) -> list[Movement]:
     """Movements toward p texts.
@@ -359,7 +244,7 @@ def _chance_range(chance: np.ndarray) -> list[list[float]]:
     return [(middle - half).tolist(), (middle + half).tolist()]
 
 
-def _beyond(
+def beyond(
     movements: list[Movement], scores: np.ndarray, chance: np.ndarray, most: int
 ) -> tuple[list[Movement], ...]:
     """Texts gained and texts lost beyond chance, at most `most` of either, strongest first.
@@ -377,17 +262,3 @@ def _beyond(
         chosen = order[(sign * (scores - middle) > least)[order] & (sign * scores > 0)[order]]
         found.append([movements[row] for row in chosen[:most]])
     return tuple(found)
-
-
-def reach(features: np.ndarray, by: Any, text: str, embedding: np.ndarray) -> Reach:
-    """How far a photo with features (1, d) can be steered toward a text, in closed form."""
-    directions = by._directions(features, embedding)
-    (turn,), (near,) = directions.closest_approach(embedding)
-    return Reach(
-        text=text,
-        angle_deg=float(angle_deg(directions.embeddings, embedding)[0]),
-        nearest_deg=float(near),
-        is_deg=float(turn),
-        limit_deg=float(directions.limit_deg()[0]),
-        step=by._null_norms(directions.step(float(turn))[0], features),
-    )

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import angle_deg, subspace_translator
+from singflow.analyses.geometry import logit_change, null_energy, null_space, remove_null
+from singflow.analyses.maps import map_image
+from singflow.analyses.metrics import angle_deg, remove, subspace_translator
 from singflow.analyses.steering import NullDirections, null_directions, steer
+from singflow.analyses.tables import ZERO
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.made import Made
 from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError, printable
 from singflow.evidence import Evidence
 from singflow.markdown import as_list
-from singflow.photo.analysis import Analysis, Setting, Steered, analyze_feature
+from singflow.photo.analysis import (
+    ABSENT,
+    Analysis,
+    Movement,
+    Reach,
+    Setting,
+    Steered,
+    angles_to_texts,
+    beyond,
+    contrast_to_others,
+    movements,
+)
 from singflow.photo.facts import describe
 from singflow.sources import (
     CACHE,
@@ -31,7 +44,15 @@ from singflow.sources import (
     study_evidence,
     study_space,
 )
-from singflow.towers.live import CLASSES, MAX_PIXELS, Classifier, Space, open_image
+from singflow.towers.live import (
+    CLASSES,
+    MAX_PIXELS,
+    NO_POSITIONS,
+    Classifier,
+    Located,
+    Space,
+    open_image,
+)
 from singflow.towers.texts import checked_texts
 from singflow.translators.reference import reference_folder
 from singflow.translators.ridge import Affine
@@ -42,6 +63,16 @@ if TYPE_CHECKING:
 
     from singflow.towers.live import Photo
     from singflow.translators.hub import Translator
+
+LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
+IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
+UNTOLD = (
+    "whether the translator was fitted on this photo is not known, because it came without its file"
+)
+NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
+NO_TEXT = "no maps: no text was named"
+NOT_JUDGED = "no maps: this photo cannot be judged, because {}"
+WITHIN_CHANCE = "no maps: no text moved beyond the chance of this photo"
 
 
 @dataclass(frozen=True, repr=False)
@@ -295,7 +326,7 @@ class Analyzer:
         photo = open_image(image, max_pixels)
         asked = None if texts is None else list(dict.fromkeys(checked_texts(texts)))
         digest, located = _sha256(image), self.classifier.locate(photo, max_pixels)
-        analysis = analyze_feature(located, self, asked, extremes, digest)
+        analysis = _analyze(located, self, asked, extremes, digest)
         path = str(image) if isinstance(image, str | Path) else "image"
         return Result(
             **vars(analysis),
@@ -348,6 +379,117 @@ class Analyzer:
             feature=moved[0],
             embedding=after[0],
         )
+
+
+def _analyze(
+    image: Located, by: Analyzer, texts: list[str] | None, extremes: int, sha256: str | None
+) -> Analysis:
+    """Analyze null removal in one image, scored as in measure_scores.
+
+    `texts` None stands for the texts of the LIKELIEST classes.
+    `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
+    image's file, by which images of the training are known; None if it is not known.
+    """
+    feature, classifier, evidence, setting = image.feature, by.classifier, by.evidence, by.setting
+    removal, spelled = remove(feature, evidence.fitted, by.removed), by.space.texts
+    (predictions,) = classifier.predict(feature)
+    class_texts, class_embeddings = by.of_classes
+    if texts is None:
+        likeliest = predictions[:LIKELIEST]
+        texts = list(dict.fromkeys(class_texts[each.index] for each in likeliest))
+    fits = evidence.fits if setting.null_dim else None
+    unlike = fits.unlike(feature, by.basis) if fits else ""
+    drawn = fits.chance_removal(feature) if fits and not unlike else None
+    judged = drawn is not None and setting.verdict != ZERO
+
+    def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Angles before and after, and AS (3, p); AS of the draws of chance, if it is judged."""
+        before, after = angles_to_texts(removal, embeddings)[:, 0]
+        chance = np.empty((0, len(embeddings)))
+        if drawn and judged:
+            chance = np.subtract(*angles_to_texts(drawn, embeddings))
+        return np.stack([before, after, before - after]), chance
+
+    def place(name: str, score: float) -> float | None:
+        """Percentage of known images with a score below; equal scores count half."""
+        if evidence.images.empty or not setting.null_dim:
+            return None
+        known = evidence.images[name]
+        return 50.0 * float(np.mean(known < score) + np.mean(known <= score))
+
+    scores, chance = scored(class_embeddings)
+    contrast, mean = contrast_to_others(scores[2][None])[0], scores[2].mean()
+    classes = movements(classifier.class_names, scores, contrast, chance)
+    classes_gained, classes_lost = beyond(classes, contrast, contrast_to_others(chance), extremes)
+    scores, chance = scored(spelled.concept_embeddings)
+    concepts = movements(spelled.concepts, scores, scores[2] - mean, chance)
+    gained, lost = beyond(concepts, scores[2], chance, extremes)
+    embeddings = spelled.embed(texts)
+    scores, chance = scored(embeddings)
+    asked = movements(texts, scores, scores[2] - mean, chance)
+    is_deg, energy = (
+        float(score[0]) for score in (removal.image_score(), null_energy(feature, by.basis))
+    )
+    equivalent = remove_null(feature, by.basis)
+    best = predictions[0].index
+    maps, no_maps = None, _no_maps(image, by, asked, judged, unlike)
+    if not no_maps:
+        rows = [row for row, text in enumerate(asked) if text.beyond_chance]
+        named = [texts[row] for row in rows]
+        maps = map_image(image, evidence.fitted, by.basis, named, embeddings[rows])
+    note = UNTOLD if sha256 is None and evidence.seen else ""
+    return Analysis(
+        predictions=predictions,
+        is_deg=is_deg,
+        is_percentile=place("is_deg", is_deg),
+        chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
+        null_energy=energy,
+        null_energy_percentile=place("null_energy", energy),
+        logit_change=float(logit_change(classifier.weight, feature, equivalent)[0]),
+        unlike=unlike,
+        predicted=replace(classes[best], text=class_texts[best]),
+        texts=asked,
+        reach=[_reach(feature, by, *pair) for pair in zip(texts, embeddings, strict=True)],
+        judged=judged,
+        classes_gained=classes_gained,
+        classes_lost=classes_lost,
+        gained=gained,
+        lost=lost,
+        note=IN_SAMPLE if sha256 in evidence.seen else note,
+        setting=setting,
+        maps=maps,
+        no_maps=no_maps,
+    )
+
+
+def _no_maps(image: Located, by: Analyzer, asked: list[Movement], judged: bool, unlike: str) -> str:
+    """Why no text has a map; empty if one has."""
+    fits = by.evidence.fits
+    if not by.setting.null_dim:
+        return NOTHING_IGNORED
+    if image.parts is None:
+        return NO_POSITIONS
+    if not asked:
+        return NO_TEXT
+    if not judged:
+        like = f"it is unlike the {len(fits.null_energy)} images" if fits and unlike else ""
+        zero = "the model is a known zero" if by.setting.verdict == ZERO else ""
+        return NOT_JUDGED.format(like or zero or ABSENT)
+    return "" if any(text.beyond_chance for text in asked) else WITHIN_CHANCE
+
+
+def _reach(features: np.ndarray, by: Analyzer, text: str, embedding: np.ndarray) -> Reach:
+    """How far a photo with features (1, d) can be steered toward a text, in closed form."""
+    directions = by._directions(features, embedding)
+    (turn,), (near,) = directions.closest_approach(embedding)
+    return Reach(
+        text=text,
+        angle_deg=float(angle_deg(directions.embeddings, embedding)[0]),
+        nearest_deg=float(near),
+        is_deg=float(turn),
+        limit_deg=float(directions.limit_deg()[0]),
+        step=by._null_norms(directions.step(float(turn))[0], features),
+    )
 
 
 def _sha256(image: Photo) -> str | None:

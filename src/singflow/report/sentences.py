@@ -46,21 +46,18 @@ def rank_differences(models: pd.DataFrame) -> str:
 
 def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     """Which images the translators have not seen, as in `4 images held out`."""
-    imported = models["n_train"] == 0
-    most, known = models.sort_values("n_train").iloc[-1], "out of sample"
-    known = known if imported.any() else f"all {known}"
-    said = []
-    if not most["n_train"]:
-        pass
-    elif pd.notna(most["reference"]):
-        rows = f"{most['n_train']} rows of the reference {most['reference']}"
-        said.append(f"{known}: translators are fitted on {rows}")
-    elif most["folds"]:
-        said.append(f"{known}: translators are cross-fitted in {most['folds']} folds")
-    else:
-        said.append(f"{(manifest['split'] == 'validation').sum()} images held out")
-    if imported.any():
-        names = _in_spaces(models[imported])
+    fitted, imported = models[models["n_train"] > 0], models[models["n_train"] == 0]
+    known, said = "out of sample" if len(imported) else "all out of sample", []
+    for most in fitted.sort_values("n_train").to_dict("records")[-1:]:
+        if pd.notna(most["reference"]):
+            rows = f"{most['n_train']} rows of the reference {most['reference']}"
+            said.append(f"{known}: translators are fitted on {rows}")
+        elif most["folds"]:
+            said.append(f"{known}: translators are cross-fitted in {most['folds']} folds")
+        else:
+            said.append(f"{(manifest['split'] == 'validation').sum()} images held out")
+    if len(imported):
+        names = _in_spaces(imported)
         said.append(f"imported translators, whose images are not known here, for {names}")
     return "; ".join(said)
 
