@@ -20,7 +20,7 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.data.reading import group_cells
 from singflow.evidence import Evidence
-from singflow.measuring import judge
+from singflow.judging import judge
 from singflow.translators.linear import read_linear
 from singflow.translators.ridge import Affine
 

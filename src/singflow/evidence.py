@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,11 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.evidence import OwnWords, Residuals
-from singflow.analyses.fits import Fits
-from singflow.analyses.hidden import TESTED, Question, by_group, by_text
+from singflow.analyses.hidden import TESTED, Question, by_group, by_text, judged
 from singflow.analyses.metrics import centred_texts
-from singflow.analyses.summary import TRIALS, detected, verdict_words
-from singflow.analyses.tables import with_interval
-from singflow.artifacts.files import read_json, staged, write_bytes, write_json
+from singflow.artifacts.files import FIX, read_json, staged, write_bytes, write_json
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
-from singflow.data.arrays import matrix_of
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.extras import explained
 from singflow.markdown import as_list, escaped
 from singflow.translators.ridge import Affine
@@ -31,13 +26,14 @@ from singflow.translators.ridge import Affine
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from singflow.analyses.fits import Fits
     from singflow.data.arrays import Array
     from singflow.translators.hub import Translator
 
 # Fields of Evidence in a saved folder: CSV files, tensors, and tensors of their own fields.
 TABLES = ("images", "planted", "hidden_texts", "hidden_groups")
 ARRAYS = ("null_basis", "copies")
-PARTS = {"fitted": Affine, "own_words": OwnWords, "residuals": Residuals, "fits": Fits}
+PARTS = ("fitted", "own_words", "residuals", "fits")
 
 UNASKED = Question(margin=0.0, confidence=1.0, seed=0)  # of a translator alone
 
@@ -146,6 +142,8 @@ class Evidence:
         """The verdict in a sentence."""
         if not self.facts:
             return f"A translator without evidence: {self.source}"
+        from singflow.analyses.summary import verdict_words  # on whose words no step depends
+
         said = verdict_words(self.facts)
         return said[0].upper() + said[1:]
 
@@ -217,6 +215,8 @@ class Evidence:
         InputError
             When shapes do not fit, when a value is not finite, or when there are no residuals.
         """
+        from singflow.data.arrays import matrix_of
+
         listed = list(names)
         found = matrix_of("embeddings", embeddings, len(self.fitted.bias), "dimensions")
         if len(listed) != len(found):
@@ -281,8 +281,9 @@ class Evidence:
         """
         residuals = self._tested()
         if residuals is None:
-            return self._judged(pd.DataFrame(columns=[*TESTED]).astype(TESTED))
-        return self._judged(by_text(residuals, embeddings, self.copies, self.question))
+            return judged(pd.DataFrame(columns=[*TESTED]).astype(TESTED), self.p, self.question)
+        table = by_text(residuals, embeddings, self.copies, self.question)
+        return judged(table, self.p, self.question)
 
     def group_rows(self, groups: pd.Series) -> pd.DataFrame:
         """D within each group of all images of the test; p is corrected within the groups.
@@ -300,11 +301,11 @@ class Evidence:
         residuals = self._tested()
         if residuals is None:
             kinds = {"group": object, "n": np.int64, **TESTED}
-            return self._judged(pd.DataFrame(columns=[*kinds]).astype(kinds))
+            return judged(pd.DataFrame(columns=[*kinds]).astype(kinds), self.p, self.question)
         codes, names = pd.factorize(groups, sort=True)
         table = by_group(residuals, codes, self.copies, self.question)
         table.insert(0, "group", names)
-        return self._judged(table[["group", "n", *TESTED]])
+        return judged(table[["group", "n", *TESTED]], self.p, self.question)
 
     def _tested(self) -> Residuals | None:
         """The residuals; None where there is no D, and so nothing to test."""
@@ -315,19 +316,13 @@ class Evidence:
             )
         return self.residuals
 
-    def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
-        """With a column hidden: nothing is, unless D of the model exceeds the margin."""
-        said = self.p is not None and self.p <= self._level
-        return table.assign(hidden=said & (table["p"] <= self._level))
-
     def plot(self) -> Figure:
         """D beside planted leaks, and IS beside its floor."""
-        with explained():  # by name, so that no step of the test depends on how figures look
-            drawing, style = map(
-                import_module, ("singflow.figures.evidence", "singflow.figures.style")
-            )
-        figure: Figure = style.shown(drawing.draw(self.facts, self.controls, self.images))
-        return figure
+        with explained():
+            from singflow.figures.evidence import draw
+            from singflow.figures.style import shown
+
+        return shown(draw(self.facts, self.controls, self.images))
 
     def to_dict(self) -> dict[str, Any]:
         """The facts, as values that JSON can hold."""
@@ -380,15 +375,19 @@ class Evidence:
         InputError
             When a file is missing or damaged.
         """
+        from singflow.analyses.fits import Fits
+
         folder = Path(folder)
         tensors, made = read_tensors(folder / "evidence.safetensors")
         facts, about = dict(read_json(folder / "evidence.json")), made.parsed("about", dict)
         del facts["sentence"]
         held: dict[str, Any] = {name: tensors.get(name) for name in ARRAYS}
-        held |= {name: _part(kind, name, tensors) for name, kind in PARTS.items()}
+        kinds = zip(PARTS, (Affine, OwnWords, Residuals, Fits), strict=True)
+        held |= {name: _part(kind, name, tensors) for name, kind in kinds}
         for name in TABLES:
             if (path := folder / f"{name}.csv").is_file():
-                held[name] = pd.read_csv(path)
+                with in_one_line(f"{path}: not readable as CSV", FIX):
+                    held[name] = pd.read_csv(path, keep_default_na=False, na_values=[""])
         labels, question = about.pop("labels"), about.pop("question")
         return cls(
             facts=facts,
@@ -478,6 +477,9 @@ embeddings from the logits and the principal component. `evidence.json` has all 
 """
 
     def __repr__(self) -> str:
+        from singflow.analyses.summary import TRIALS, detected
+        from singflow.analyses.tables import with_interval
+
         facts, lines = self.facts, [self.sentence]
         if self.d is not None:
             ends = (facts[f"unique_r2{end}"] for end in ("", "_low", "_high"))

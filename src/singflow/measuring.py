@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,9 @@ import pandas as pd
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from singflow.analyses.bands import Block
-from singflow.analyses.evidence import EvidenceSettings, turn_deg, unique_meaning
+from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.fits import fit
-from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, whole_images
+from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.geometry import null_energy, null_space
 from singflow.analyses.hidden import Question
 from singflow.analyses.metrics import NullRemoval, unit
@@ -28,19 +25,18 @@ from singflow.config.reading import explain
 from singflow.data.arrays import as_array, head_of, is_pair, matrix_of
 from singflow.errors import InputError
 from singflow.evidence import Evidence
+from singflow.judging import judge
 from singflow.translators.arrays import ArrayImages, clusters_of, folds_of, one_each
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.fitting import fit_translators
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Pool
-from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     from singflow.data.arrays import Array, Linear, Rows
     from singflow.translators.reference import Images
 
 FITTED_ON = "features and embeddings that were given to singflow.measure"
-IN_MEMORY = partial(np.empty, dtype=np.float32)
 UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
 
 
@@ -141,58 +137,6 @@ def measure(
         folds=len(np.unique(fold)),
         draws=settings.draws,
         threads=threads,
-    )
-
-
-def judge(
-    pool: Pool[Any],
-    head: SplitHead,
-    translator: Affine,
-    stated: Mapping[str, Any],
-    class_texts: np.ndarray | None,
-    others: np.ndarray | None,
-    copies: np.ndarray,
-    question: Question,
-    how: Refitting,
-    keep: Callable[[tuple[int, int]], Any] = IN_MEMORY,
-) -> Evidence:
-    """Evidence on a model in a space, without a verdict: `images` are the floors of IS.
-
-    copies: (n,) of all images of the test; those with the same number are drawn together. For
-    class_texts, others and keep see unique_meaning(). `source` is empty.
-    """
-
-    def blocks() -> Iterator[Block]:
-        return chain.from_iterable(whole_images(images, head, how.threads) for images in pool)
-
-    facts, planted, own_words, residuals = unique_meaning(
-        blocks,
-        class_texts,
-        others,
-        EvidenceSettings.model_validate({"margin": question.margin, "draws": how.draws}),
-        question.confidence,
-        how.seed,
-        keep,
-        how.threads,
-    )
-    null_dim = head.null.shape[1]
-    floors, refitted = floor_of_images(pool, head, own_words, how)
-    facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
-    facts["floor_is_deg"] = float(floors["floor_is_deg"].mean())
-    for end in ("", "_low", "_high"):
-        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
-    return Evidence(
-        translator,
-        stated,
-        "",
-        facts,
-        floors,
-        planted,
-        question,
-        head.null,
-        own_words.alone(),
-        residuals,
-        copies,
     )
 
 

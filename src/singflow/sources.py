@@ -3,13 +3,13 @@
 import difflib
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import joblib
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from singflow import cli
 from singflow.analyses.evidence import EvidenceSettings, OwnWords
 from singflow.analyses.findings import OPEN, TABLES
-from singflow.analyses.fits import Fits, fit
+from singflow.analyses.fits import fit
 from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.hidden import Question
 from singflow.analyses.inputs import Inputs, known_answer
@@ -199,8 +199,7 @@ def study_evidence(
     )
     own_words, (translator, stated) = OwnWords.read(tensors), read_linear(inputs.path("translator"))
     r2 = read_json(inputs.path("translator_report")).of_kind("validation_r2", int | float)
-    fits, seen = _study_fits(inputs, own_words, seed, threads, cache)
-    return Evidence(
+    found = Evidence(
         fitted=Affine(**translator),
         stated=stated | {"validation_r2": r2},
         source=f"study {inputs.head_facts['study']}",
@@ -215,17 +214,16 @@ def study_evidence(
         question=Question(margin, confidence, seed),
         null_basis=inputs.null_basis,
         own_words=own_words,
-        fits=fits,
-        seen=seen,
         hidden_texts=texts,
         hidden_groups=groups,
     )
+    return _with_fits(found, inputs, own_words, threads, cache)
 
 
-def _study_fits(
-    inputs: Inputs, own_words: OwnWords, seed: int, threads: int, cache: Path
-) -> tuple[Fits | None, frozenset[str]]:
-    """Fits to the images that a study's translator is fitted on, and the hashes of these images."""
+def _with_fits(
+    found: Evidence, inputs: Inputs, own_words: OwnWords, threads: int, cache: Path
+) -> Evidence:
+    """With fits to the images that a study's translator is fitted on, and hashes of the images."""
     params = inputs.path("params")
     settings = read_section(params, "translator", Translation)
     folder = reference_folder(settings.reference) if settings.reference else inputs.results
@@ -236,26 +234,27 @@ def _study_fits(
             "%s: holds no shards, so it is not known what chance does: `make fetch` brings them",
             absent[0],
         )
-        return None, seen
+        return replace(found, seen=seen)
     inputs = replace(inputs, shards=read_section(params, "extraction", Extraction).shards)
     images, basis = inputs.training(settings.reference), inputs.null_basis
     if not basis.size:
-        return None, seen
+        return replace(found, seen=seen)
     how: dict[str, Any] = {
         "fitted": inputs.fitted,
         "folds": settings.folds,
         "lambdas": settings.lambdas,
         "draws": read_section(params, "evidence", EvidenceSettings).draws,
-        "seed": seed,
+        "seed": found.question.seed,
     }
     basis_sha256 = hashlib.sha256(basis.tobytes()).hexdigest()
     made_of = how | {"basis": basis_sha256, "words": sha256_of(inputs.path("own_words"))}
 
-    def make() -> Fits:
+    def make() -> Evidence:
         head = SplitHead.split(inputs.head, basis)
-        return fit(images, head, own_words, Refitting(**how, threads=threads, folder=cache))
+        fits = fit(images, head, own_words, Refitting(**how, threads=threads, folder=cache))
+        return Evidence(found.fitted, found.stated, found.source, fits=fits)
 
-    return kept(cache, folder, images, made_of, make), seen
+    return replace(found, fits=kept(cache, folder, images, made_of, make).fits, seen=seen)
 
 
 def reference_shards(folder: Path, name: str, model: Made, space: Space) -> tuple[Path, Path]:
@@ -348,9 +347,9 @@ def file_evidence(path: Path, classifier: Classifier, space: Space) -> Evidence:
 
 
 def kept(
-    cache: Path, folder: Path, images: Paired, made_of: dict[str, Any], make: Callable[[], Any]
-) -> Any:
-    """What `make` gives, which joblib keeps for the same inputs, code and software.
+    cache: Path, folder: Path, images: Paired, made_of: dict[str, Any], make: Callable[[], Evidence]
+) -> Evidence:
+    """The evidence that `make` gives, in a folder that is named by all inputs.
 
     folder: the results of the images. made_of: all that is fitted, beside the images.
     """
@@ -358,27 +357,25 @@ def kept(
         "images": [fingerprint(str(folder)), str(images.features), str(images.embeddings)],
         "made_of": made_of,
         "code": sources_sha256(".", "analyses", "translators", "towers"),
-        "software": provenance(["scipy", "joblib"])["software"],
+        "software": provenance(["scipy"])["software"],
     }
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-    def timed() -> Any:
-        started = time.perf_counter()
-        # The matrices are small: on shared cores, several BLAS threads are slower than one.
-        with threadpool_limits(1):
-            made = make()
-        seconds = time.perf_counter() - started
-        cli.log.info("fitted to %d images in %.1f s", len(images.manifest), seconds)
-        return made
-
+    place = cache / digest
+    if place.is_dir():
+        try:
+            return Evidence.load(place)
+        except InputError as error:
+            cli.log.warning("%s; it is made again", error)
+            shutil.rmtree(place, ignore_errors=True)
+    started = time.perf_counter()
+    # The matrices are small: on shared cores, several BLAS threads are slower than one.
+    with threadpool_limits(1):
+        found = make()
+    seconds = time.perf_counter() - started
+    cli.log.info("fitted to %d images in %.1f s", len(images.manifest), seconds)
     try:
-        memory = joblib.Memory(cache, verbose=0)
-        found = memory.cache(_made, ignore=["make"])
-    except OSError as error:  # for instance in the checkout of another user
-        cli.log.warning("%s: fits are not kept for other photos: %s", cache, error)
-        return timed()
-    return found(digest, timed)
-
-
-def _made(digest: str, make: Callable[[], Any]) -> Any:
-    return make()
+        cache.mkdir(parents=True, exist_ok=True)
+        found.save(place)
+    except (InputError, OSError) as error:  # for instance in the checkout of another user
+        cli.log.warning("not kept for other photos: %s", error)
+    return found

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from singflow.analyses.maps import Maps, TextMap
-from singflow.photo.analysis import WITHIN_CHANCE
+from singflow.photo.analyzer import WITHIN_CHANCE
 from tests.figures.drawn import names, words
 from tests.figures.test_hidden_texts import texts
 from tests.photo.handmade import analysis_of

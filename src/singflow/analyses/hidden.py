@@ -132,6 +132,12 @@ def by_group(
     return table.join(tested.drop(columns="unique_r2").set_index(large))
 
 
+def judged(table: pd.DataFrame, p: float | None, question: Question) -> pd.DataFrame:
+    """With a column hidden: nothing is, unless D of the model exceeds the margin (its p)."""
+    level = 1 - question.confidence
+    return table.assign(hidden=p is not None and p <= level and table["p"] <= level)
+
+
 def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.DataFrame:
     """Estimates with intervals and corrected p; of one cluster, p is 1 without an interval.
 

@@ -8,7 +8,10 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 # Reads, writes and checks for all steps, and computes nothing: a change of it re-runs none.
-SHARED = "artifacts", "cli", "config", "errors", "extras", "parallel", "results", "study", "system"
+SHARED = (
+    *("artifacts", "cli", "config", "errors", "evidence", "extras", "parallel"),
+    *("results", "study", "system"),
+)
 COUNTED = ("artifacts.tensors",)  # of these: numbers depend on it
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -1,0 +1,70 @@
+"""The test of meaning on images: the one function that `measure` and the step call."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from singflow.analyses.bands import Block
+from singflow.analyses.evidence import EvidenceSettings, turn_deg, unique_meaning
+from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, whole_images
+from singflow.analyses.hidden import Question
+from singflow.evidence import Evidence
+from singflow.translators.reference import Pool
+from singflow.translators.ridge import Affine
+
+IN_MEMORY = partial(np.empty, dtype=np.float32)
+
+
+def judge(
+    pool: Pool[Any],
+    head: SplitHead,
+    translator: Affine,
+    stated: Mapping[str, Any],
+    class_texts: np.ndarray | None,
+    others: np.ndarray | None,
+    copies: np.ndarray,
+    question: Question,
+    how: Refitting,
+    keep: Callable[[tuple[int, int]], Any] = IN_MEMORY,
+) -> Evidence:
+    """Evidence on a model in a space, without a verdict: `images` are the floors of IS.
+
+    copies: (n,) of all images of the test; those with the same number are drawn together. For
+    class_texts, others and keep see unique_meaning(). `source` is empty.
+    """
+
+    def blocks() -> Iterator[Block]:
+        return chain.from_iterable(whole_images(images, head, how.threads) for images in pool)
+
+    facts, planted, own_words, residuals = unique_meaning(
+        blocks,
+        class_texts,
+        others,
+        EvidenceSettings.model_validate({"margin": question.margin, "draws": how.draws}),
+        question.confidence,
+        how.seed,
+        keep,
+        how.threads,
+    )
+    null_dim = head.null.shape[1]
+    floors, refitted = floor_of_images(pool, head, own_words, how)
+    facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
+    facts["floor_is_deg"] = float(floors["floor_is_deg"].mean())
+    for end in ("", "_low", "_high"):
+        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
+    return Evidence(
+        translator,
+        stated,
+        "",
+        facts,
+        floors,
+        planted,
+        question,
+        head.null,
+        own_words.alone(),
+        residuals,
+        copies,
+    )
