@@ -107,7 +107,7 @@ def test_the_notebook_of_an_own_model_runs_in_an_empty_folder(tmp_path):
     said = "\n".join(data["text/plain"] for data in shown)
     assert "before the head 'classifier' of 398 classes; W f + b is within" in said
     assert "The null space holds meaning that the logits do not tell: 7" in said
-    assert "<b>The null space holds meaning" in "".join(data.get("text/html", "") for data in shown)
+    assert "**The null space holds meaning" in "".join(d.get("text/markdown", "") for d in shown)
     assert "trailer truck" in said and "photo: " in said
     assert sum("image/png" in data for data in shown) == 2  # which a kernel can show
     source = tmp_path / "checkpoints/features/animals"
