@@ -127,7 +127,7 @@ def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(re
     first = pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0]
     shutil.copy(data_root("packaged", ".") / first, reader.folder / "photo.jpg")
     said = (
-        r"^photo.jpg: bull mastiff.*by the reference's 507 images: efficientnet_lite0: "
+        r"^photo.jpg: bull mastiff.*by 507 images: efficientnet_lite0: "
         r"nothing found.*toward 'a temple'"
     )
     assert re.search(said, reader.shell(ANALYZE), flags=re.DOTALL | re.MULTILINE)

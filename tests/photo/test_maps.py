@@ -76,7 +76,7 @@ def test_a_place_is_a_place_in_the_photo_and_not_in_what_the_model_sees_of_it():
 
 def test_notes_name_texts_without_a_map_and_explain_pale_parts_only_if_there_are_some():
     within = "within the chance of this photo, so without a map: a dog, a cat"
-    for seen, pale in ((WHOLE, []), (MIDDLE, ["pale: the model does not see it"])):
+    for seen, pale in ((WHOLE, []), (MIDDLE, ["pale frame: outside what the model sees"])):
         for others, notes in ((["a dog", "a cat"], [within]), ([], [])):
             found = analysed(text_map("a rug"), seen=seen, within=others)
             assert map_notes(found, found.maps) == [*notes, *pale]

@@ -126,7 +126,7 @@ def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
     if within:
         notes.append(f"within the chance of this photo, so without a map: {', '.join(within)}")
     if min(maps.seen[2] - maps.seen[0], maps.seen[3] - maps.seen[1]) < WHOLE:
-        notes.append("pale: the model does not see it")
+        notes.append("pale frame: outside what the model sees")
     return notes
 
 

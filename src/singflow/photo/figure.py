@@ -24,7 +24,7 @@ PIXELS = 600  # longest side of a photo
 COLUMNS, WIDE = (4, 2), 2.0  # maps in a row: two if width / height of the photo is larger
 BEFORE, AFTER = "0.35", COLOURS[7]
 UNITS = {  # of the scores that rank texts
-    "as_contrast_deg": "AS less its mean over classes (degrees)",
+    "as_contrast_deg": "AS minus its mean over classes (degrees)",
     "as_deg": "AS (degrees)",
 }
 
