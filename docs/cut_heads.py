@@ -88,7 +88,8 @@ def _maps(figure: SubFigure, photo: Image.Image, found: Mapping[str, Analysis]) 
             axes.imshow(map_panels(photo, each.maps, most)[0][1])
         else:
             axes.imshow(Image.new("RGB", photo.size, "white"))
-            style.say(axes, style.wrapped(each.no_maps, 0.95), va="center")
+            said, middle = style.wrapped(each.no_maps, 0.95), {"ha": "center", "va": "center"}
+            axes.text(0.5, 0.5, said, middle, transform=axes.transAxes)
     for axes in (first, *panels):
         axes.set_axis_off()
     said = f"orange: null removal moves it away from “{TEXT}”"

@@ -139,13 +139,16 @@ use rule plot_scores as plot_hidden_texts with:
 
 
 use rule plot_scores as plot_pictures with:
-    """Show photos beside pictures of their equivalent features (figures 1, 6, 11 and 13)."""
+    """Show photos beside pictures of their changed features (figures 1, 6, 10, 11 and 13)."""
     input:
+        manifest=at("manifest"),
         pictures=every("pictures"),
         models=at("tables/models.csv"),
     output:
+        table=captioned("tables/angle_ladder.csv"),
         fig1=figure("fig1"),
         fig6=figure("fig6"),
+        fig10=figure("fig10"),
         fig11=figure("fig11"),
         fig13=figure("fig13"),
     log:
@@ -157,23 +160,3 @@ use rule plot_scores as plot_pictures with:
         program="-m singflow.figures.plot_pictures",
         flags=flags("models", "spaces"),
         code=code("plot_pictures"),
-
-
-use rule plot_scores as plot_angle_ladder with:
-    """Show one image steered by growing angles (figure 10)."""
-    input:
-        manifest=at("manifest"),
-        pictures=every("pictures"),
-        models=at("tables/models.csv"),
-    output:
-        table=captioned("tables/angle_ladder.csv"),
-        fig10=figure("fig10"),
-    log:
-        logs("plot_angle_ladder"),
-    benchmark:
-        benchmarks("plot_angle_ladder")
-    localrule: True
-    params:
-        program="-m singflow.figures.plot_angle_ladder",
-        flags=flags("models", "spaces"),
-        code=code("plot_angle_ladder"),

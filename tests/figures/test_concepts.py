@@ -87,7 +87,7 @@ def test_the_wanted_labels_and_models_alone_are_shown(tmp_path, monkeypatch):
     results.models(dict.fromkeys(models, 9))
     cues().to_csv(results.path("tables/spurious.csv"), index=False)
     figures = []
-    monkeypatch.setattr(style, "write_figure", lambda *made: figures.append(made[-1]))
+    monkeypatch.setattr(style, "write_figure", lambda *made: figures.append(made[2]))
 
     def titles(**chosen):
         flags = {"models": list(models), "extremes": 2, "labels": [], "shown": []}

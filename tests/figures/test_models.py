@@ -102,8 +102,7 @@ def test_without_a_label_of_three_images_fig4_shows_d_by_group_or_its_needs(tmp_
     results = Results(tmp_path)
     results.models({"m": 4, "n": 4}, margin=0.005)
     written = []
-    for name in ("write_figure", "write_needs"):
-        monkeypatch.setattr(style, name, lambda *made: written.append(made[-1]))
+    monkeypatch.setattr(style, "write_figure", lambda *made: written.append(made[2:]))
     kinds = CATALOG["scores"].columns
     zeros = {name: 0 if kind == "i" else 0.0 for name, kind in kinds.items()}
     for number, model in enumerate("mn"):
@@ -116,11 +115,12 @@ def test_without_a_label_of_three_images_fig4_shows_d_by_group_or_its_needs(tmp_
         groups.loc[2, ["unique_r2_low", "unique_r2_high", "p"]] = np.nan
         write_parquet(own.path("evidence_groups"), groups)
     results.run("plot_labels", models=["m", "n"], labels=[])
-    (axes,) = written[0].axes
+    figure, _ = written[0]
+    (axes,) = figure.axes
     assert names(axes) == ["dog (60)", "car (16)"]
-    assert said(written[0].legends[0]) == ["margin", "m (weak translator)", "n (weak translator)"]
+    assert said(figure.legends[0]) == ["margin", "m (weak translator)", "n (weak translator)"]
     for model in "mn":
         path = results.of(model).path("evidence_groups")
         write_parquet(path, pd.read_parquet(path).assign(by="label"))
     results.run("plot_labels", models=["m", "n"], labels=[])
-    assert written[1] == plot_labels.NEEDS
+    assert written[1] == (None, plot_labels.NEEDS)

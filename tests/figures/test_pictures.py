@@ -1,4 +1,5 @@
 import io
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -7,15 +8,14 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Annotation
 from PIL import Image
 
-from singflow.figures import plot_angle_ladder
-from singflow.figures.plot_pictures import FIGURES as STEP
+from singflow.figures.plot_pictures import CLOSEUPS, draw_closeup, draw_equivalents, tabulate
 from singflow.figures.style import lines_of
 from singflow.pictures.rendering import TYPES, picture_table
 from singflow.pictures.word_neighbours import ANGLES, WORDS
 from tests.figures.drawn import words
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
-FIGURES = STEP | {"fig10": plot_angle_ladder.draw}
+FIGURES = {"fig1": draw_equivalents, **{name: partial(draw_closeup, name) for name in CLOSEUPS}}
 MOVED = {"is_deg": 7.61, "as_label_deg": -0.42, "as_text_deg": 1.5, "logit_change": 2e-7}
 BEFORE, AFTER = ("wolf", "sheep", "grass"), ("wolf", "Old English sheepdog", "grass")
 UNSAID = dict.fromkeys(WORDS, "") | dict.fromkeys(ANGLES, np.nan)
@@ -162,7 +162,7 @@ def test_columns_beyond_six_go_on_below_and_rows_beyond_a_page_are_counted():
 def test_the_ladder_has_a_row_a_step():
     sets = {"one": {"other": pictures(closeup=False), "m": pictures()}}
     manifest = pd.DataFrame({"path": [f"{number}.jpg" for number in range(10)]})
-    ladder = plot_angle_ladder.tabulate(sets, manifest, models_of(sets))
+    ladder = tabulate(sets, manifest)
     assert list(ladder["path"]) == ["4.jpg"] * 3 and (ladder["model"] == "m").all()
     assert list(ladder["reachable"]) == [True, True, False]
     assert ladder["target_is_deg"].tolist()[1:] == [4.0, 36.2]

@@ -125,7 +125,7 @@ def test_an_edit_of_code_re_runs_exactly_the_steps_that_import_it(project):
         project.edit(file, "$", "\n\nNEW = 1\n")
     assert project.planned() == of_models("steer_concepts", "render_pictures") | {"summarize"}
     planned = steps_of(project.planned(direct=False))
-    later = {"tabulate_steering", "plot_pictures", "plot_angle_ladder", "compare_models"}
+    later = {"tabulate_steering", "plot_pictures", "compare_models"}
     assert later < planned and not {"fit_projector", "measure_scores"} & planned
     project.edit(TOWER, "\n    return ", "\n    print()\n    return ")
     assert TOWERS | {"embed_prompts"} == steps_of(project.planned())
@@ -196,7 +196,7 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
 def test_an_added_model_runs_its_own_steps_and_the_summaries(project):
     project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering", "write_report"}
-    figures = "scores labels concepts null_validation probes hidden_texts pictures angle_ladder"
+    figures = "scores labels concepts null_validation probes hidden_texts pictures"
     gather |= {f"plot_{name}" for name in (*figures.split(), "translators")} | STUDY
     assert {job for job in project.planned(direct=False) if "lite1" not in job} == gather
 

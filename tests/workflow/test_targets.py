@@ -24,7 +24,7 @@ ANALYSES = {
     "null_validation": {"validate_null_space", "plot_null_validation"},
     "probes": {"probe_principal", "plot_probes"},
     "networks": {"train_translator", "compare_translators", "plot_translators"},
-    "pictures": {"render_pictures", "plot_pictures", "plot_angle_ladder"},
+    "pictures": {"render_pictures", "plot_pictures"},
 }
 IN_SUMMARY = {"measure_scores", "measure_zero_shot"}
 ON_GPU = {  # steps that ask for a GPU, and whether they decode images beside it

@@ -55,12 +55,11 @@ Flags = cli.Selection
 
 def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"), [*BASIS, "verdict", "margin"])
-    if looked_at(models).empty:
-        return style.write_needs(flags, "hidden_texts", NEEDS)
     texts, groups = (
         read_table(flags.path(f"tables/hidden_{of}.csv")) for of in ("texts", "groups")
     )
-    style.write_figure(flags, "hidden_texts", draw(texts, groups, models))
+    figure = None if looked_at(models).empty else draw(texts, groups, models)
+    style.write_figure(flags, "hidden_texts", figure, NEEDS)
 
 
 if __name__ == "__main__":

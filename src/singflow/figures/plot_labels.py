@@ -119,10 +119,8 @@ def main(flags: Flags) -> None:
         }
         for space, found in groups.items()
     }
-    if all(len(one) for found in tested.values() for one in found.values()):
-        style.write_figure(flags, "fig4", draw_groups(tested, models))
-    else:
-        style.write_needs(flags, "fig4", NEEDS)
+    every = all(len(one) for _, _, one in style.pairs_of(tested))
+    style.write_figure(flags, "fig4", draw_groups(tested, models) if every else None, NEEDS)
 
 
 if __name__ == "__main__":

@@ -93,10 +93,7 @@ def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"))
     rows = tabulate(flags.gather("probes", read_json), models, flags.confidence)
     write_table(flags.path("tables/probes.csv"), rows)
-    if figure := draw(rows, models):
-        style.write_figure(flags, "fig12", figure)
-    else:
-        style.write_needs(flags, "fig12", NEEDS)
+    style.write_figure(flags, "fig12", draw(rows, models), NEEDS)
 
 
 if __name__ == "__main__":

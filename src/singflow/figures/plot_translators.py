@@ -134,10 +134,8 @@ def main(flags: Flags) -> None:
     }
     models = read_models(flags.path("tables/models.csv"))
     for name, draw in (("fig7", draw_training), ("fig8", draw_architectures)):
-        if kinds_of(reports)[1:]:
-            style.write_figure(flags, name, draw(reports, models))
-        else:
-            style.write_needs(flags, name, style.NETWORKS)
+        figure = draw(reports, models) if kinds_of(reports)[1:] else None
+        style.write_figure(flags, name, figure, style.NETWORKS)
 
 
 if __name__ == "__main__":

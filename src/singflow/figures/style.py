@@ -11,7 +11,6 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -124,17 +123,15 @@ def shown(figure: Figure) -> Figure:
     return figure
 
 
-def write_figure(flags: Step, name: str, figure: Figure, needs: str = "") -> None:
-    """Write a figure of the study in all formats."""
-    save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in FORMATS), needs=needs)
-
-
 @styled
-def write_needs(flags: Step, name: str, needs: str) -> None:
-    """Write that a figure has no data here and what it needs, which the page says in its place."""
-    figure = new_figure((COLUMN, 0.4))
-    figure.text(0.5, 0.5, wrapped(f"Not drawn: {needs}", COLUMN - 0.2), ha="center", va="center")
-    write_figure(flags, name, figure, needs)
+def write_figure(flags: Step, name: str, figure: Figure | None, needs: str = "") -> None:
+    """Write a figure of the study in all formats; without data, the figure says what it needs."""
+    paths = [flags.path(f"figures/{name}.{kind}") for kind in FORMATS]
+    if figure:
+        return save(figure, *paths)
+    figure, said = new_figure((COLUMN, 0.4)), wrapped(f"Not drawn: {needs}", COLUMN - 0.2)
+    figure.text(0.5, 0.5, said, ha="center", va="center")
+    save(figure, *paths, needs=needs)
 
 
 def read_tables(flags: Selection, artifact: str) -> tuple[Frames, pd.DataFrame]:
@@ -179,9 +176,7 @@ def rows_high(names: Sequence[str], least: float) -> float:
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
     """An empty figure of `size` inches, which pyplot does not know."""
-    figure = Figure(figsize=size, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=size, layout=layout)
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
@@ -219,11 +214,6 @@ def draw_texts(axes: Axes, ends: Sequence[pd.DataFrame], color: str) -> float:
 def key(label: str, **look: Any) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], label=label, **look)
-
-
-def say(axes: Axes, text: str, **look: Any) -> None:
-    """Write a text in the middle of axes that show nothing else."""
-    axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, **look)
 
 
 def wrapped(text: str, width: float) -> str:
