@@ -17,14 +17,7 @@ from singflow.config.registry import read_model, read_space
 from singflow.data.vocabulary import read_class_list
 from singflow.figures import verdicts
 from singflow.figures.style import written
-from singflow.report.content import (
-    data_of,
-    embedded,
-    machine,
-    page_tables,
-    photo_scores,
-    step_table,
-)
+from singflow.report.content import embedded, machine, page_tables, photo_scores, step_table
 from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
 from singflow.report.sentences import (
@@ -104,6 +97,9 @@ def main(flags: Flags) -> None:
         said["probes"] = probes_said(csv["probes"], paper, models[same])
     if "steering" in csv:
         said["steering"] = steering_said(csv["steering"], models, flags.confidence)
+    for name, one in tables.items():
+        about = captions.get(name) or shown["tables"][name]["about"]
+        one["about"] = " ".join(filter(None, [about, said.get(name), one["about"]]))
     content = {
         "study": flags.study,
         "scored": scored,
@@ -121,10 +117,7 @@ def main(flags: Flags) -> None:
             "rejected": len(rejected),
             "found": len(manifest) + len(rejected),
         },
-        "tables": {
-            name: data_of(one, captions.get(name) or shown["tables"][name]["about"], said.get(name))
-            for name, one in tables.items()
-        },
+        "tables": tables,
         "links": shown["links"],
         "figures": pictures,
         "sections": {

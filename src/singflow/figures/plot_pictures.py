@@ -93,9 +93,8 @@ def _of_figure(frame: pd.DataFrame, figure: str, marks: str) -> pd.DataFrame:
     known = {of: set(own[[*WORDS]].to_numpy().ravel()) for of, own in originals}
     if ZERO in marks:
         known = {of: set(rows[[*WORDS]].to_numpy().ravel()) for of in known}
-    return rows.assign(
-        before=[known[of] for of in zip(rows["image_id"], rows["kind"], strict=True)]
-    )
+    own = zip(rows["image_id"], rows["kind"], strict=True)
+    return rows.assign(before=pd.Series([known[of] for of in own], rows.index, dtype=object))
 
 
 def _cell(row: pd.Series) -> Cell:

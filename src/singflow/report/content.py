@@ -17,7 +17,7 @@ from singflow.analyses.tables import LEAK, ZERO
 from singflow.artifacts.catalog import NEEDS
 from singflow.data.images import any_size
 from singflow.errors import in_one_line
-from singflow.report.tables import MOST_ROWS, Table, table
+from singflow.report.tables import MOST_ROWS, table
 from singflow.system import ask, processor
 
 WIDTH, HIGHEST = 1600, 16383  # limits on the pixels of a figure that is embedded as WebP
@@ -42,7 +42,7 @@ def page_tables(
     steered: list[str],
     shown: dict[str, Any],
     several: bool,
-) -> dict[str, Table]:
+) -> dict[str, dict[str, Any]]:
     """The tables of the page that have rows.
 
     csv: the tables of the verdict, and of the analyses that the study asks for. The paper's numbers
@@ -91,7 +91,7 @@ def page_tables(
         columns = [column for column in spec["columns"].split() if several or column != "space"]
         words, most = shown["columns"] | spec.get("own", {}), spec.get("most", MOST_ROWS)
         made[name] = table(name, spec["title"], frame, columns, words, most)
-    return {name: content for name, content in made.items() if content.rows}
+    return {name: content for name, content in made.items() if content["rows"]}
 
 
 def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact: str) -> pd.Series:
@@ -101,27 +101,6 @@ def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact:
     )
     known = {(space, model): paper["models"][model].get(fact) for space, model in theirs}
     return pd.Series(map(known.get, ours), index=rows.index)
-
-
-def data_of(shown: Table, *about: str) -> dict[str, Any]:
-    """A table for the page's JSON. about: sentences on it."""
-    said = [*filter(None, about)]
-    if len(shown.rows) < shown.total:
-        many = f"{len(shown.rows):,} of {shown.total:,} rows"
-        many += ", as many of every model" if "model" in shown.columns else ""
-        if shown.name == "hidden_texts":
-            many += ", those with the largest D"
-        elif "place" in shown.columns:
-            many += ", those of the first places"
-        folder = "data" if shown.name == "rejected" else "tables"
-        said.append(f"{many}; all are in the results folder, {folder}/{shown.name}.csv.")
-    return {
-        "title": shown.title,
-        "about": " ".join(said),
-        "columns": shown.columns,
-        "headers": shown.headers,
-        "rows": shown.rows,
-    }
 
 
 def photo_scores(
@@ -150,7 +129,7 @@ def photo_scores(
     return rows
 
 
-def step_table(folder: Path, words: dict[str, str]) -> Table:
+def step_table(folder: Path, words: dict[str, str]) -> dict[str, Any]:
     """Time and memory of every rule, from Snakemake's benchmark files."""
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
@@ -159,9 +138,12 @@ def step_table(folder: Path, words: dict[str, str]) -> Table:
             figures = float(measured["s"]), float(measured["max_rss"])
         rows.append((path.relative_to(folder).parts[0].removesuffix(".tsv"), *figures))
     by_step = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby("step")
-    seconds = by_step["seconds"].agg(["size", "sum", "max"])
-    seconds.columns = pd.Index(["jobs", "seconds", "longest"])
-    gathered = seconds.assign(peak_mb=by_step["peak_mb"].max()).reset_index()
+    gathered = by_step.agg(
+        jobs=("seconds", "size"),
+        seconds=("seconds", "sum"),
+        longest=("seconds", "max"),
+        peak_mb=("peak_mb", "max"),
+    ).reset_index()
     return table("steps", "Time and memory of every step", gathered, gathered.columns, words)
 
 

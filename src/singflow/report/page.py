@@ -2,7 +2,6 @@
 
 import base64
 import importlib.resources
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from singflow.analyses.tables import marked, with_interval
 from singflow.report.sentences import blind_said, number, pairs_said, paper_scores, power_said
 
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
-
-
-def script_json(content: Any) -> str:
-    """JSON that is safe inside a script element: it cannot end the element or open another."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
@@ -90,5 +83,6 @@ def render(template: Path, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["script_json"] = script_json
+    compact = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    environment.policies["json.dumps_kwargs"] = compact
     return environment.get_template(template.name).render(content)

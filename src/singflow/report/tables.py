@@ -1,7 +1,6 @@
 """Tables on the page of a study."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,6 @@ DECIMALS = dict.fromkeys(
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: header and explanation of every column, rows, and rows of the file."""
-
-    name: str
-    title: str
-    columns: list[str]
-    headers: list[tuple[str, str]]
-    rows: list[list[Any]]
-    total: int
-
-
 def table(
     name: str,
     title: str,
@@ -33,11 +20,11 @@ def table(
     columns: Iterable[str],
     words: Mapping[str, str],
     most: int = MOST_ROWS,
-) -> Table:
-    """A table of the page, without empty columns, and with at most `most` rows.
+) -> dict[str, Any]:
+    """A table for the page's JSON, without empty columns, and with at most `most` rows.
 
     words: `<header>; <explanation>` of columns. The first rows of every model and space are kept,
-    by the column `place` if there is one.
+    by the column `place` if there is one; `about` says so.
     """
     kept = frame if len(frame) <= most else _first_rows(frame.reset_index(drop=True), most)
     kept = kept.round(DECIMALS)
@@ -50,8 +37,24 @@ def table(
         [_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)
     ]
     said = [words.get(column, column.replace("_", " ")).partition("; ") for column in shown]
-    headers = [(header, explanation) for header, _, explanation in said]
-    return Table(name, title, shown, headers, rows if shown else [], len(frame))
+    return {
+        "title": title,
+        "about": _cut(name, shown, len(kept), len(frame)) if len(kept) < len(frame) else "",
+        "columns": shown,
+        "headers": [(header, explanation) for header, _, explanation in said],
+        "rows": rows if shown else [],
+    }
+
+
+def _cut(name: str, columns: list[str], kept: int, total: int) -> str:
+    said = f"{kept:,} of {total:,} rows"
+    said += ", as many of every model" if "model" in columns else ""
+    if name == "hidden_texts":
+        said += ", those with the largest D"
+    elif "place" in columns:
+        said += ", those of the first places"
+    folder = "data" if name == "rejected" else "tables"
+    return f"{said}; all are in the results folder, {folder}/{name}.csv."
 
 
 def _first_rows(frame: pd.DataFrame, most: int) -> pd.DataFrame:
