@@ -1,7 +1,7 @@
 """Which embeddings become pictures: an image, and what its classifier cannot tell from it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,10 +83,8 @@ def removal_pictures(
     figure: str, subject: Subject, head: SteeredHead, translate: Translate, kind: str = LINEAR
 ) -> list[Picture]:
     """The image and its equivalent (equation 9), by any translator; figures 1 and 11."""
-    feature = subject.feature[None]
-    equivalent = remove_null(feature, head.basis)
-    changed = {REMOVED: (translate(equivalent)[0], _size(head, feature, equivalent))}
-    return _pair(figure, subject, translate(feature)[0], changed, kind)
+    equivalent = remove_null(subject.feature[None], head.basis)
+    return _pictures(figure, subject, head, translate, [REMOVED], equivalent, kind)
 
 
 def perturbation_pictures(
@@ -96,10 +94,7 @@ def perturbation_pictures(
     feature, image_id = subject.feature[None], np.array([subject.image_id])
     changes = perturb(feature, image_id, head.weight, head.bias, head.basis, seed)[:, 0]
     moved = (feature.astype(np.float64) + changes).astype(feature.dtype)
-    size = logit_change(head.weight, np.repeat(feature, len(moved), axis=0), moved)
-    after = zip(translate(moved), map(float, size), strict=True)
-    changed = dict(zip(PERTURBATIONS, after, strict=True))
-    return _pair(figure, subject, translate(feature)[0], changed)
+    return _pictures(figure, subject, head, translate, PERTURBATIONS, moved)
 
 
 def steering_pictures(
@@ -112,7 +107,7 @@ def steering_pictures(
 ) -> list[Picture]:
     """The image, and the image steered toward each text, to each target IS; figures 6 and 10."""
     feature, translated_basis = subject.feature[None], translator.weight @ head.basis
-    pictures = _pair(figure, subject, translator(feature)[0], {})
+    pictures = _pictures(figure, subject, head, translator, [], feature[:0])
     for text, embedding in texts.items():
         directions = null_directions(feature, translator, head.basis, translated_basis, embedding)
         (before,) = directions.embeddings
@@ -123,42 +118,41 @@ def steering_pictures(
                 pictures.append(Picture(figure, *own, STEERED, text, target))
                 continue
             moved = steer(feature, directions.vectors, step)
+            _, picture = _pictures(figure, subject, head, translator, [STEERED], moved)
             after = translator(moved)[0]
-            changed = {STEERED: (after, _size(head, feature, moved))}
-            picture = _pair(figure, subject, before, changed)[1]
             nearer = float(angle_deg(before, embedding) - angle_deg(after, embedding))
             toward = replace(picture, text=text, target_is_deg=target, as_text_deg=nearer)
             pictures.append(toward)
     return pictures
 
 
-def _size(head: SteeredHead, feature: np.ndarray, moved: np.ndarray) -> float:
-    return float(logit_change(head.weight, feature, moved)[0])
-
-
-def _pair(
+def _pictures(
     figure: str,
     subject: Subject,
-    original: np.ndarray,
-    changed: dict[str, tuple[np.ndarray, float]],
+    head: SteeredHead,
+    translate: Translate,
+    changes: Sequence[str],
+    moved: np.ndarray,
     kind: str = LINEAR,
 ) -> list[Picture]:
     """The original's picture, and one for each change, at the norm of the original (equation 19).
 
-    changed: embedding and logit change, by the name of the change.
+    moved: the feature after each change (n, d).
     """
-    before, own = angle_deg(original, subject.label_text), (subject.image_id, subject.label, kind)
+    feature, own = subject.feature[None], (subject.image_id, subject.label, kind)
+    (original,), label = translate(feature), subject.label_text
     first = Picture(figure, *own, ORIGINAL, embedding=original)
     first = replace(first, is_deg=0.0, as_label_deg=0.0, logit_change=0.0)
-    changes = [
+    sizes = logit_change(head.weight, np.repeat(feature, len(moved), axis=0), moved)
+    changed = [
         replace(
             first,
             change=change,
             is_deg=float(angle_deg(original, embedding)),
-            as_label_deg=float(before - angle_deg(embedding, subject.label_text)),
-            logit_change=size,
+            as_label_deg=float(angle_deg(original, label) - angle_deg(embedding, label)),
+            logit_change=float(size),
             embedding=rescale(embedding[None], original[None])[0],
         )
-        for change, (embedding, size) in changed.items()
+        for change, embedding, size in zip(changes, translate(moved), sizes, strict=True)
     ]
-    return [first, *changes]
+    return [first, *changed]
