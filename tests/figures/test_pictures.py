@@ -81,7 +81,6 @@ def shown(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
-COUNTS = {"fig1": (6, 2), "fig6": (8, 2), "fig10": (3, 1), "fig11": (5, 1), "fig13": (13, 1)}
 LONG = ("WWW mmm WWW mmm WWW mmm WWW", "M" * 60, "an Old English sheepdog in a red coat")
 
 
@@ -89,8 +88,15 @@ LONG = ("WWW mmm WWW mmm WWW mmm WWW", "M" * 60, "an Old English sheepdog in a r
     ("name", "renderer"), [*((name, "unclip") for name in FIGURES), ("fig1", "words")]
 )
 def test_every_picture_has_its_place_its_words_and_its_angles(name, renderer):
-    figure = draw(name, {"space": {"timm/a.b": pictures(renderer)}})
-    assert len(shown(figure)) == COUNTS[name][renderer == "words"]
+    frame = pictures(renderer)
+    figure = draw(name, {"space": {"timm/a.b": frame}})
+    wanted = frame[frame["figure"].isin(["photo", name]) & (frame["picture"] != b"")]
+    wanted = wanted["picture"] if name in ("fig1", "fig6") else wanted["picture"].drop(1)
+    whole = [np.asarray(Image.open(io.BytesIO(content)))[:, 4:28] for content in wanted]
+    drawn = [axes.images[0].get_array() for axes in shown(figure)]
+    assert sorted(map(bytes, drawn)) == sorted(map(bytes, whole))
+    if name == "fig1":
+        np.testing.assert_array_equal(drawn, whole)
     told = words(figure)
     for text in ("41.2° wolf", "102.5°", "a.b", "weak translator"):
         assert text in told
@@ -122,17 +128,6 @@ def test_lines_are_broken_at_spaces_then_after_hyphens_then_anywhere():
         ("M" * 9, 0.5, ["M" * 5, "M" * 4]),
     ):
         assert lines_of(text, inches, FontProperties(size=7)) == lines
-
-
-def test_the_pictures_stand_where_the_rows_say():
-    frame = pictures()
-    grid = shown(draw("fig1", {"space": {"m": frame}}))
-    photos = frame[frame["figure"] == "photo"]
-    changed = frame[frame["figure"] == "fig1"]
-    expected = [*photos["picture"], *changed["picture"]]
-    for axes, content in zip(grid, expected, strict=True):
-        whole = np.asarray(Image.open(io.BytesIO(content)))
-        assert np.array_equal(axes.images[0].get_array(), whole[:, 4:28])
 
 
 def test_what_stands_below_a_picture():

@@ -50,7 +50,6 @@ def test_a_generator_draws_every_seed_of_figure_13_the_first_elsewhere_and_equal
     assert calls == [(10.0, 5), (10.0, 6), (20.0, 5)] and table["picture"][3] == b""
     levels = [np.asarray(opened(drawn))[0, 0, 0] for drawn in table["picture"] if drawn]
     assert levels == [15, 15, 16, 25] and list(table.columns) == [*TYPES, "picture"]
-    assert set(table["renderer"]) == {"unclip"}
 
 
 def test_every_feature_that_is_reached_has_words():

@@ -1,5 +1,6 @@
 """Draw figures 7 and 8: held-out scores of translators by epoch and loss, and by architecture."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -120,18 +121,14 @@ class Flags(cli.Selection):
 
 
 def main(flags: Flags) -> None:
-    linear = flags.gather("translator_report", read_json)
-    reports = {
-        space: {
-            model: {"linear": with_held_out_figures(report)}
-            | {
-                kind: read_json(flags.path("network_report", space=space, model=model, kind=kind))
-                for kind in flags.kinds
-            }
-            for model, report in models.items()
-        }
-        for space, models in linear.items()
-    }
+    def linear(path: Path) -> OfKinds:
+        return {"linear": with_held_out_figures(read_json(path))}
+
+    reports = flags.gather("translator_report", linear)
+    for space, model, found in style.pairs_of(reports):
+        for kind in flags.kinds:
+            path = flags.path("network_report", space=space, model=model, kind=kind)
+            found[kind] = read_json(path)
     models = read_models(flags.path("tables/models.csv"))
     for name, draw in (("fig7", draw_training), ("fig8", draw_architectures)):
         figure = draw(reports, models) if kinds_of(reports)[1:] else None
