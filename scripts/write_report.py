@@ -1,7 +1,6 @@
 """Write the page of a study, one file that opens without a network, and a page on its run."""
 
 import base64
-import re
 from pathlib import Path
 
 from singflow import cli
@@ -44,13 +43,10 @@ class Flags(Report, cli.Selection):
 
 def main(flags: Flags) -> None:
     scored = "scores" in flags.analyses
+    shown_files = {Path(name): flags.path(name) for name in asked(flags.analyses) if "/" in name}
     csv, figures = (
-        {
-            Path(name).stem: flags.path(name)
-            for name in asked(flags.analyses)
-            if re.fullmatch(pattern, name)
-        }
-        for pattern in (r"tables/.*\.csv", r"figures/.*\.png")
+        {name.stem: path for name, path in shown_files.items() if name.match(kind)}
+        for kind in ("tables/*.csv", "figures/*.png")
     )
     if "networks" not in flags.analyses:
         figures.pop("fig11", None)  # which shows networks beside the linear translator

@@ -7,25 +7,6 @@ from tests.refusals import refused
 from tests.results import Results
 
 
-def directly(point, words, texts):
-    """The three words with the largest cosines, of equal ones the first, and their angles."""
-    cosines = texts @ point / np.linalg.norm(texts, axis=1) / np.linalg.norm(point)
-    best = sorted(range(len(words)), key=lambda row: (-cosines[row], row))[:3]
-    return [words[row] for row in best], np.degrees(np.arccos(cosines[best]))
-
-
-def test_the_nearest_words_are_those_of_a_direct_search():
-    random = np.random.default_rng(0)
-    texts = random.standard_normal((500, 16))
-    words = [f"word {row}" for row in range(len(texts))]
-    points = 7 * random.standard_normal((5, 16))
-    found = word_neighbours(points, words, texts.astype(np.float32))
-    for point, near, angles in zip(points, *found, strict=True):
-        expected, degrees = directly(point, words, texts.astype(np.float32).astype(np.float64))
-        assert list(near) == expected
-        np.testing.assert_allclose(angles, degrees, atol=1e-9)
-
-
 def test_of_equal_angles_the_earlier_word_comes_first_and_of_few_words_the_rest_is_empty():
     right, up = np.eye(2)
     point, texts = np.array([[3.0, 0.0]]), np.stack([up, right, up, up])

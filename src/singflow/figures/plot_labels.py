@@ -30,7 +30,7 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     three images has only points, because a violin would invent a shape.
     """
     pairs = style.pairs_of(scores)
-    everything = pd.concat(frame for _, _, frame in pairs)
+    everything = pd.concat(frame for *_, frame in pairs)
     everything = everything.assign(size=everything["as_deg"].abs())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
     check_labels(wanted, counts.index, "plot_labels.labels")

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -74,7 +74,6 @@ DARK = (  # all but photos, which keep their colours
     b"{ filter: invert(1) hue-rotate(180deg); } }</style>"
 )
 
-Item = TypeVar("Item")
 Look = dict[str, Any]  # keyword arguments of Matplotlib
 Frames = dict[str, dict[str, pd.DataFrame]]  # space -> model -> table
 
@@ -140,7 +139,7 @@ def read_tables(flags: Selection, artifact: str) -> tuple[Frames, pd.DataFrame]:
     return frames, read_models(flags.path("tables/models.csv"))
 
 
-def pairs_of(gathered: dict[str, dict[str, Item]]) -> list[tuple[str, str, Item]]:
+def pairs_of(gathered: dict[str, dict[str, Any]]) -> list[tuple[str, str, Any]]:
     """Space, model, and what was gathered of them."""
     return [(space, model, item) for space, of in gathered.items() for model, item in of.items()]
 
@@ -158,8 +157,7 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
     mine = rows.loc[[model]]
     said = list(mine["marks"].unique())
     if len(said) > 1:
-        spaces_and_marks = zip(mine["space"], mine["marks"], strict=True)
-        said = [f"{marks} in {space}" for space, marks in spaces_and_marks if marks]
+        said = [f"{row['marks']} in {row['space']}" for _, row in mine.iterrows() if row["marks"]]
     bare = model.partition("/")[2] or model
     return bare + (f"{between}({'; '.join(said)})" if any(said) else "")
 

@@ -18,12 +18,13 @@ SEEN: style.Look = {"color": GREY, "marker": "D", "mfc": "none", "ls": ""}
 def draw(models: pd.DataFrame, confidence: float) -> Figure:
     """D with its interval, margin and detectable leak; a panel for each space, controls last."""
     spaces = [controls_last(rows) for _, rows in models.groupby("space", sort=False)]
-    lines = [_lines(rows).sum() for rows in spaces]
-    size = WIDTH, 0.7 + sum(0.14 * many + 0.35 for many in lines)
-    figure, grid = style.panels(len(spaces), 1, size, sharex=True, height_ratios=lines)
-    for axes, rows in zip(grid[:, 0], spaces, strict=True):
-        _panel(axes, rows)
-        axes.set_title(rows["space"].iloc[0])
+    names = [[style.named(of, rows.set_index("model")) for of in rows["model"]] for rows in spaces]
+    lines = [np.array([name.count("\n") + 1.5 for name in of]) for of in names]  # with a gap
+    deep = [many.sum() for many in lines]
+    size = WIDTH, 0.7 + sum(0.14 * many + 0.35 for many in deep)
+    figure, grid = style.panels(len(spaces), 1, size, sharex=True, height_ratios=deep)
+    for axes, rows, of, many in zip(grid[:, 0], spaces, names, lines, strict=True):
+        _panel(axes, rows, of, many)
     grid[-1, 0].set_xlabel(f"D (%), with {100 * confidence:g} % intervals")
     keys = {
         "D": {"color": BLUE, "marker": "o"},
@@ -37,19 +38,8 @@ def draw(models: pd.DataFrame, confidence: float) -> Figure:
     return figure
 
 
-def _names(rows: pd.DataFrame) -> list[str]:
-    by_model = rows.set_index("model")
-    return [style.named(model, by_model) for model in rows["model"]]
-
-
-def _lines(rows: pd.DataFrame) -> np.ndarray:
-    """Lines of the names, and a half between them."""
-    return np.array([name.count("\n") + 1.5 for name in _names(rows)])
-
-
-def _panel(axes: Axes, rows: pd.DataFrame) -> None:
-    lines, control = _lines(rows), is_control(rows)
-    places = lines.cumsum() - lines / 2
+def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], lines: np.ndarray) -> None:
+    places, control = lines.cumsum() - lines / 2, is_control(rows)
     d = {end: 100 * rows[f"unique_r2{end}"].astype(float) for end in ("", "_low", "_high")}
     axes.axvline(0, color=GREY, lw=0.6, zorder=0)
     axes.axvline(100 * rows["margin"].iloc[0], color=ORANGE, ls="--", zorder=0)
@@ -61,6 +51,7 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         axes.axhline(lines[~control].sum(), color="0.85", lw=0.6)
     for place, verdict in zip(places[d[""].isna()], rows["verdict"][d[""].isna()], strict=True):
         axes.annotate(verdict, (0, place), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(places, _names(rows))
+    axes.set_yticks(places, names)
     axes.set_ylim(lines.sum(), 0)
+    axes.set_title(rows["space"].iloc[0])
     axes.grid(axis="x")

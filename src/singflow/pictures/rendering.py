@@ -34,20 +34,22 @@ def encode(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def draws(picture: Picture, seeds: list[int]) -> list[int]:
-    """The seeds that a picture is drawn with: all in figure 13, the first elsewhere."""
-    return seeds if picture.figure == "fig13" else seeds[:1]
-
-
 def generate(
     pictures: list[Picture],
     seeds: list[int],
     render: Callable[[np.ndarray, int], np.ndarray],
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
 ) -> Iterator[Row]:
-    """Rows of the table of pictures, drawn by a generator; equal embeddings are drawn once."""
+    """Rows of the table of pictures, drawn by a generator; equal embeddings are drawn once.
+
+    Figure 13 is drawn with all seeds, and the others with the first.
+    """
     drawn: dict[tuple[bytes, int], bytes] = {}
-    wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds)]
+    wanted = [
+        (picture, seed)
+        for picture in pictures
+        for seed in (seeds if picture.figure == "fig13" else seeds[:1])
+    ]
     for picture, seed in progress(wanted, len(wanted)):
         if picture.embedding is None:
             yield _row(picture, "unclip")
