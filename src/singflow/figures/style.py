@@ -11,6 +11,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -174,7 +175,7 @@ def rows_high(names: Sequence[str], least: float) -> float:
 
 def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
     """An empty figure of `size` inches, which pyplot does not know."""
-    return Figure(figsize=size, layout=layout)
+    return FigureCanvasAgg(Figure(figsize=size, layout=layout)).figure
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
