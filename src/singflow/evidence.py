@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -175,7 +175,8 @@ class Evidence:
         Columns: control, share (of the leak), unique_r2 (mean D), meaning (share of the trials that
         are called meaning; NaN for the blind check, which is one).
         """
-        planted = self.planted.assign(meaning=self.planted["p"] <= self._level)
+        level = 1 - self.question.confidence
+        planted = self.planted.assign(meaning=self.planted["p"] <= level)
         table = planted.groupby(["kind", "share"], as_index=False)[["unique_r2", "meaning"]].mean()
         table = table.rename(columns={"kind": "control"}).assign(
             control="leak, " + table["kind"].where(table["share"] > 0, "none")
@@ -185,10 +186,6 @@ class Evidence:
             return table
         row = {"control": "blind check", "share": 0.0, "unique_r2": blind, "meaning": np.nan}
         return pd.concat([pd.DataFrame([row]), table], ignore_index=True)
-
-    @property
-    def _level(self) -> float:
-        return 1 - self.question.confidence
 
     def texts(
         self, embeddings: Array, names: Iterable[str], kinds: Iterable[str] | None = None
@@ -279,11 +276,7 @@ class Evidence:
         DataFrame
             A row a text, in their order.
         """
-        residuals = self._tested()
-        if residuals is None:
-            return judged(pd.DataFrame(columns=[*TESTED]).astype(TESTED), self.p, self.question)
-        table = by_text(residuals, embeddings, self.copies, self.question)
-        return judged(table, self.p, self.question)
+        return self._rows(by_text, embeddings)[[*TESTED, "hidden"]]
 
     def group_rows(self, groups: pd.Series) -> pd.DataFrame:
         """D within each group of all images of the test; p is corrected within the groups.
@@ -298,14 +291,19 @@ class Evidence:
         DataFrame
             A row a group, with columns group and n.
         """
-        residuals = self._tested()
-        if residuals is None:
-            kinds = {"group": object, "n": np.int64, **TESTED}
-            return judged(pd.DataFrame(columns=[*kinds]).astype(kinds), self.p, self.question)
         codes, names = pd.factorize(groups, sort=True)
-        table = by_group(residuals, codes, self.copies, self.question)
-        table.insert(0, "group", names)
-        return judged(table[["group", "n", *TESTED]], self.p, self.question)
+        table = self._rows(by_group, codes, group=names)
+        return table[["group", "n", *TESTED, "hidden"]]
+
+    def _rows(
+        self, test: Callable[..., pd.DataFrame], of: np.ndarray, **columns: Any
+    ) -> pd.DataFrame:
+        if (residuals := self._tested()) is not None:
+            table = test(residuals, of, self.copies, self.question).assign(**columns)
+        else:
+            kinds = {"group": object, "n": np.int64, **TESTED}
+            table = pd.DataFrame(columns=[*kinds]).astype(kinds)
+        return judged(table, self.p, self.question)
 
     def _tested(self) -> Residuals | None:
         """The residuals; None where there is no D, and so nothing to test."""
@@ -440,15 +438,9 @@ class Evidence:
             rows: pd.DataFrame | None = getattr(self, table)
             if rows is not None and len(rows.columns):
                 write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
-        labels = None if self.labels is None else self.labels.tolist()
-        question = asdict(self.question)
-        about = {
-            "stated": dict(self.stated),
-            "source": self.source,
-            "question": question,
-            "labels": labels,
-            "seen": sorted(self.seen),
-        }
+        about: dict[str, Any] = {"stated": dict(self.stated), "source": self.source}
+        about |= {"question": asdict(self.question), "seen": sorted(self.seen)}
+        about["labels"] = None if self.labels is None else self.labels.tolist()
         tensors = {name: getattr(self, name) for name in ARRAYS}
         for name in PARTS:
             if (part := getattr(self, name)) is not None:
@@ -493,8 +485,8 @@ embeddings from the logits and the principal component. `evidence.json` has all 
                 "first direction"
             )
         if facts.get("blind_unique_r2") is not None:
-            said = with_interval([facts["blind_unique_r2"]], 4)
-            lines.append(f"D where nothing is hidden (blind check): {said}")
+            blind = with_interval([facts["blind_unique_r2"]], 4)
+            lines.append(f"D where nothing is hidden (blind check): {blind}")
         if self.r2 is not None:
             words = facts.get("r2_words")
             also = "" if words is None else f"; the classes' texts {words:.2f}"
@@ -525,15 +517,14 @@ def _plain(label: Any) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether all fields are equal; NaN equals NaN."""
-    if isinstance(one, pd.DataFrame) and isinstance(other, pd.DataFrame):
-        both = one.to_numpy(object), other.to_numpy(object)
-        return [*one] == [*other] and _same(*both)
+    kind = type(one)
     if is_dataclass(one):
-        return type(one) is type(other) and all(
+        return kind is type(other) and all(
             _same(getattr(one, of.name), getattr(other, of.name)) for of in fields(one)
         )
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        if one.shape != other.shape:
-            return False
-        return bool(((one == other) | (pd.isna(one) & pd.isna(other))).all())
+    if kind is pd.DataFrame:
+        return kind is type(other) and one.astype(object).equals(other.astype(object))
+    if kind is np.ndarray:
+        same = kind is type(other) and one.shape == other.shape
+        return same and bool(((one == other) | (pd.isna(one) & pd.isna(other))).all())
     return bool(one == other)

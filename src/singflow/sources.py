@@ -190,14 +190,11 @@ def study_evidence(
     images = pd.DataFrame()
     if "scores" in analyses:
         images = read_parquet(require_file(inputs.path("scores")), "scores", SCORES)
-    margin, confidence = (
-        facts.of_kind("margin", int | float),
-        read_section(params, "summary", Summary).confidence,
-    )
-    tensors, _ = read_tensors(
-        inputs.path("own_words"), ["class_embeddings", "word_weights", "offset"]
-    )
-    own_words, (translator, stated) = OwnWords.read(tensors), read_linear(inputs.path("translator"))
+    margin = facts.of_kind("margin", int | float)
+    confidence = read_section(params, "summary", Summary).confidence
+    names = ["class_embeddings", "word_weights", "offset"]
+    own_words = OwnWords.read(read_tensors(inputs.path("own_words"), names)[0])
+    translator, stated = read_linear(inputs.path("translator"))
     r2 = read_json(inputs.path("translator_report")).of_kind("validation_r2", int | float)
     found = Evidence(
         fitted=Affine(**translator),
@@ -217,28 +214,27 @@ def study_evidence(
         hidden_texts=texts,
         hidden_groups=groups,
     )
-    return _with_fits(found, inputs, own_words, threads, cache)
+    return _with_fits(found, inputs, threads, cache)
 
 
-def _with_fits(
-    found: Evidence, inputs: Inputs, own_words: OwnWords, threads: int, cache: Path
-) -> Evidence:
+def _with_fits(found: Evidence, inputs: Inputs, threads: int, cache: Path) -> Evidence:
     """With fits to the images that a study's translator is fitted on, and hashes of the images."""
-    params = inputs.path("params")
+    params, own_words = inputs.path("params"), found.own_words
     settings = read_section(params, "translator", Translation)
     folder = reference_folder(settings.reference) if settings.reference else inputs.results
-    seen = frozenset(read_manifest(CATALOG["manifest"].at(folder))["sha256"])
+    seen = read_manifest(CATALOG["manifest"].at(folder))["sha256"]
+    found = replace(found, seen=frozenset(seen))
     shards = [inputs.path(artifact) for artifact in ("features", "embeddings")]
     if absent := [path.parent for path in shards if not path.is_file()]:
         cli.log.warning(
             "%s: holds no shards, so it is not known what chance does: `make fetch` brings them",
             absent[0],
         )
-        return replace(found, seen=seen)
+        return found
     inputs = replace(inputs, shards=read_section(params, "extraction", Extraction).shards)
     images, basis = inputs.training(settings.reference), inputs.null_basis
-    if not basis.size:
-        return replace(found, seen=seen)
+    if not basis.size or own_words is None:
+        return found
     how: dict[str, Any] = {
         "fitted": inputs.fitted,
         "folds": settings.folds,
@@ -254,7 +250,7 @@ def _with_fits(
         fits = fit(images, head, own_words, Refitting(**how, threads=threads, folder=cache))
         return Evidence(found.fitted, found.stated, found.source, fits=fits)
 
-    return replace(found, fits=kept(cache, folder, images, made_of, make).fits, seen=seen)
+    return replace(found, fits=kept(cache, folder, images, made_of, make).fits)
 
 
 def reference_shards(folder: Path, name: str, model: Made, space: Space) -> tuple[Path, Path]:

@@ -138,24 +138,16 @@ class Params(Section):
         return self
 
     def _misfits(self) -> Iterator[str]:
-        for key, named, fix in (
-            (
-                "comparison.models",
-                self.comparison.models,
-                f"[{self.models[0]}], or [] to train no nonlinear translator",
-            ),
-            ("plot_concepts.shown", self.plot_concepts.shown, "[] to show all models"),
-        ):
+        first = self.models[0]
+        for says, named, fix in (
+            ("comparison.models names", self.comparison.models, f"comparison.models: [{first}], "
+                "or [] to train no nonlinear translator"),
+            ("plot_concepts.shown names", self.plot_concepts.shown, "plot_concepts.shown: [] to "
+                "show all models"),
+            ("pictures.closeup is", [self.pictures.closeup], f"closeup: {first}"),
+        ):  # fmt: skip
             if unknown := [model for model in named if model not in self.models]:
-                yield (
-                    f"{key} names {', '.join(unknown)}, which models does not list: write "
-                    f"{key}: {fix}"
-                )
-        if self.pictures.closeup not in self.models:
-            yield (
-                f"pictures.closeup is {self.pictures.closeup}, which models does not list: write "
-                f"closeup: {self.models[0]}"
-            )
+                yield f"{says} {', '.join(unknown)}, which models does not list: write {fix}"
         reference = self.translator.reference
         if reference is not None and Path(reference) == Path("results", self.study):
             yield (
@@ -222,11 +214,8 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(study[name], dict) for name in sections):
         return study  # check() says what is wrong
     shards = study["extraction"].get("shards")
-    if (
-        not _is_given(given, "extraction", "shard_ids")
-        and isinstance(shards, int)
-        and shards <= MOST_SHARDS
-    ):
+    counted = isinstance(shards, int) and shards <= MOST_SHARDS
+    if counted and not _is_given(given, "extraction", "shard_ids"):
         study["extraction"]["shard_ids"] = [f"{shard:05d}" for shard in range(shards)]
     first = study["models"][:1] if isinstance(study.get("models"), list) else []
     study["comparison"] = {"models": first} | study["comparison"]
@@ -243,16 +232,14 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
 def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """What with_derived_keys() chose for packaged models, and how to change it; or empty."""
     words = []
-    chosen = not _is_given(differences, "translator", "reference")
-    if chosen and study["translator"]["reference"] is not None:
+    if study["translator"]["reference"] and not _is_given(differences, "translator", "reference"):
         words.append(
             "translators are fitted on 507 packaged ImageNet images (on your own: write "
             "translator.reference: null)"
         )
     if joined := [model for model in study["models"] if model not in differences["models"]]:
-        join = "joins the models as a known control"
-        if len(joined) > 1:
-            join = "join the models as known controls"
+        one, several = "joins the models as a known control", "join the models as known controls"
+        join = one if len(joined) == 1 else several
         words.append(f"{' and '.join(joined)} {join} (without: controls.known: none)")
     return "; ".join(words)
 
@@ -269,9 +256,10 @@ def losses(
     reference, or says itself what its reference is.
     """
     imported = study["data"]["source"] == "features" or study["weights"] == "random"
-    if imported or _is_given(differences, "translator", "reference") or _packaged(study):
+    precision = study["extraction"]["precision"]
+    absent, targets = lacking = _unpackaged(precision, models, spaces)
+    if imported or _is_given(differences, "translator", "reference") or not any(lacking):
         return ""
-    absent, targets = _unpackaged(study, models, spaces)
     fitting = [name for name in models if name not in absent]
     known = _known_controls(models, spaces) if study["controls"]["known"] == "auto" else []
     lacks = [f"no features of {', '.join(absent)}"] if absent else []
@@ -280,8 +268,8 @@ def losses(
     if known:
         lost += f", and no known controls ({', '.join(known)}) join the models"
     ways = []
-    if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
-        lacks[-1] += f" with extraction.precision {study['extraction']['precision']}"
+    if not any(_unpackaged(Extraction.model_fields["precision"].default, models, spaces)):
+        lacks[-1] += f" with extraction.precision {precision}"
         ways = ["leave out extraction.precision"]
     elif fitting and not targets:
         ways = [f"leave {', '.join(absent)} to another study"]
@@ -290,10 +278,8 @@ def losses(
         f"first a study of some hundred other images with models: [{every}], then this study with "
         "the same models and translator.reference: results/<the first study>"
     )
-    lines = [f"the packaged reference has {' and '.join(lacks)}: {lost}"]
-    starts = ["to get this back", "or"]
-    lines += [f"  {start}: {way}" for start, way in zip(starts, ways, strict=False)]
-    return "\n".join(lines)
+    back = "\n  or: ".join(ways)
+    return f"the packaged reference has {' and '.join(lacks)}: {lost}\n  to get this back: {back}"
 
 
 def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
@@ -305,23 +291,23 @@ def _packaged(
 ) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
     """Registry entries of a study for which the packaged reference has everything; else None."""
     models, spaces = study.get("models"), study["spaces"]
-    lists = isinstance(models, list) and isinstance(spaces, list)
-    imported = study["data"].get("source") == "features"
-    if imported or not (models and lists and study["weights"] == "registry"):
+    if not (models and isinstance(models, list) and isinstance(spaces, list)):
+        return None
+    if study["data"].get("source") == "features" or study["weights"] != "registry":
         return None
     try:
         entries = resolve_models(MODELS, list(map(str, models)))
         targets = resolve_spaces(SPACES, list(map(str, spaces)))
     except InputError:
         return None
-    return None if any(_unpackaged(study, entries, targets)) else (entries, targets)
+    lacking = _unpackaged(str(study["extraction"]["precision"]), entries, targets)
+    return None if any(lacking) else (entries, targets)
 
 
 def _unpackaged(
-    study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+    precision: str | None, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[list[str], list[str]]:
     """Models and spaces of which the packaged reference has nothing that was made in this way."""
-    precision = str(study["extraction"]["precision"])
 
     def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
         folder = reference_folder("packaged") / kind
@@ -346,19 +332,16 @@ def _known_controls(
         for name, entry in read_registry(MODELS, MODELS).entries.items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
-    folder = reference_folder("packaged") / "features"
-    known = {
-        name: entry
-        for name, entry in resolve_models(MODELS, packaged).items()
-        if find_shards(folder, Made(entry.identity))[0]
-    }
+    known = resolve_models(MODELS, packaged)
+    absent, _ = _unpackaged(None, known, {})
     joined: list[str] = []
     for kind in (
         lambda entry: any(map(entry.is_that_of, spaces.values())),
         lambda entry: entry.kept is not None,
     ):
         if not any(map(kind, models.values())):
-            joined += [name for name, entry in known.items() if kind(entry)][:1]
+            found = (name for name, entry in known.items() if name not in absent and kind(entry))
+            joined += [*found][:1]
     return joined
 
 
@@ -546,15 +529,13 @@ def check_beside_reference(
     """Refuse a reference beside which the study's steps would stop, before the first of them."""
     if study.translator.reference is None:
         return
-    imported = study.data.source == "features"
     wanted: dict[str, dict[str, Made]] = {"features": {}, "embeddings": {}}
     for artifact, kind, towers in (("features", "model", models), ("embeddings", "space", spaces)):
         for name, entry in towers.items():
-            made = {"tower": entry.identity, "precision": study.extraction.precision}
-            if imported:
-                facts = facts_of(outside(study.data.root), artifact, **{kind: name})
-                made = {"tower": entry.identity} | facts
-            wanted[artifact][name] = Made.read(made)
+            made: dict[str, str] = {"precision": study.extraction.precision}
+            if study.data.source == "features":
+                made = facts_of(outside(study.data.root), artifact, **{kind: name})
+            wanted[artifact][name] = Made.read({"tower": entry.identity} | made)
     check_reference(study.translator.reference, wanted)
 
 

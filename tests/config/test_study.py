@@ -284,7 +284,6 @@ def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
         ("models: [resnet50]\n", "study: missing: write a name for its folder below results/, as"),
         ("study: mine\nmodels: [efficientnet_lite9]\n", "did you mean 'efficientnet_lite"),
         ("study: mine\nmodels: [timm/resnt18.a1_in1k]\n", "no 'resnt18.a1_in1k'; near: resnet18.a"),
-        ("study: mine\nmodels: [timm/resnet18.a9]\n", "no 'resnet18.a9'; near: resnet18.a"),
         ("study: mine\nmodels: [torchvision/resnet18.V9]\n", "no 'resnet18.V9'; near: "),
         ("study: mine\nmodels: [resnet50]\nspaces: [clip]\n", "spaces.yaml: no entry 'clip': "),
     ],
@@ -418,9 +417,7 @@ def test_a_value_is_refused_at_its_place_in_one_short_line(changes, words):
     assert str(InputError(words)) in message and len(message) < 2500
 
 
-@pytest.mark.parametrize(
-    ("written", "fix"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1.5E5", "1.5e+5")]
-)
+@pytest.mark.parametrize(("written", "fix"), [("1e-5", "1.0e-5"), ("1.5E5", "1.5e+5")])
 def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(written, fix):
     message = refused(**{"translator.lambdas": [yaml.safe_load(written)]})
     assert f"translator.lambdas.0: {written!r}" in message

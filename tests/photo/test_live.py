@@ -10,7 +10,6 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 import singflow
-from singflow.analyses.maps import map_image
 from singflow.errors import InputError
 from singflow.towers.classifiers import of_model
 from tests.photo.handmade import assert_refused
@@ -102,18 +101,10 @@ def test_without_the_images_of_the_translator_no_map_is_drawn(result):
     assert result.figure().axes
 
 
-def test_maps_sum_to_the_score_and_lie_in_the_seen_part(classifier, space, planted, result, photo):
-    located = classifier.locate(photo)
-    basis = scipy.linalg.null_space(classifier.weight.astype(np.float64))
-    embeddings = space.embed_texts([TEXT, OTHER])
-    maps = map_image(located, planted, basis, [TEXT, OTHER], embeddings)
-    for text, score in zip(maps.texts, result.texts, strict=True):
-        assert text.as_deg == pytest.approx(score.as_deg, abs=1e-4) and abs(score.as_deg) > 0.1
-        assert text.contribution_deg.sum() + text.rest_deg == pytest.approx(text.as_deg, abs=1e-4)
-        assert text.contribution_deg.shape == (30, 30)
-    scale = 40 / photo.height
-    left = (photo.width * scale - 32) / 2 / (photo.width * scale)
-    assert maps.seen == pytest.approx((left, 0.1, 1 - left, 0.9), abs=0.01)
+def test_of_an_own_transform_the_seen_part_is_known(classifier, photo):
+    width = photo.width * 40 / photo.height
+    left = (width - 32) / 2 / width
+    assert classifier.locate(photo).seen == pytest.approx((left, 0.1, 1 - left, 0.9), abs=0.01)
 
 
 def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
@@ -210,20 +201,12 @@ def test_what_cannot_be_a_live_classifier_is_refused(changes, words):
 @pytest.mark.parametrize(
     ("library", "unloaded", "call"),
     [
-        (
-            "PIL",
-            ["singflow.towers.classifiers"],
-            lambda: singflow.Classifier.of(Nested(), TRANSFORM, NAMES),
-        ),
-        (
-            "PIL",
-            ["singflow.towers.classifiers", "singflow.towers.spaces"],
-            lambda: singflow.Space.load().tower,
-        ),
+        ("PIL", ["singflow.towers.classifiers"],
+         lambda: singflow.Classifier.of(Nested(), TRANSFORM, NAMES)),
         ("sentence_transformers", [], lambda: singflow.Space.load().embed_texts(["a bird"])),
         ("timm", [], lambda: singflow.Classifier.load("efficientnet_lite0")),
     ],
-)
+)  # fmt: skip
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch, library, unloaded, call):
     monkeypatch.chdir(ROOT)
     for module in unloaded:

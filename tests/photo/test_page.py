@@ -50,13 +50,11 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
 
 
 def test_a_study_offers_its_models(study):
-    assert offered("packaged", study.folder, [], [], REGISTRIES["models"]) == (
-        [MODEL],
-        ["conse_minilm"],
-    )
+    offer = partial(offered, "packaged", study.folder, [], [], REGISTRIES["models"])
+    assert offer() == ([MODEL], ["conse_minilm"])
     write_bytes(study.path("tables/models.csv"), b"space,model\n")
     with pytest.raises(InputError, match="holds no model or space that could be offered"):
-        offered("packaged", study.folder, [], [], REGISTRIES["models"])
+        offer()
 
 
 def test_a_model_is_loaded_once_however_many_ask_and_again_after_an_error(monkeypatch):

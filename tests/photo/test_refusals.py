@@ -43,7 +43,6 @@ def write_analyses(study):
     ("change", "options", "words"),
     [
         (judged(verdict="of old"), {}, f"models.csv: what it says of {MODEL} is damaged"),
-        (judged(unique_r2="x"), {}, f"models.csv: what it says of {MODEL} is damaged"),
         (judged(margin="y"), {}, f"models.csv: what it says of {MODEL} is damaged"),
         (judged(model="tiny"), {}, f"models.csv: has no row for conse_minilm and {MODEL}"),
         (of_other_weights, {}, "tiny.net.safetensors: was made with weights * instead of"),
@@ -55,10 +54,7 @@ def write_analyses(study):
             lambda study: study.manifest(label=["ant"], prompt=["an image of a ant"]), {},
             "conse_minilm.safetensors: holds other texts than its names and the manifest",
         ),
-        (
-            write_analyses, {},
-            "params.yaml: analyses: 'scores' is no list",
-        ),
+        (write_analyses, {}, "params.yaml: analyses: 'scores' is no list"),
         (None, {"model": "timm/tiny.nets"}, "--model 'timm/tiny.nets': the study in *has other, "
             "timm/tiny.net; did you mean 'timm/tiny.net'?"),
         (None, {"space": "conse_minlm"}, "*has conse_minilm; did you mean 'conse_minilm'?"),

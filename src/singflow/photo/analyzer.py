@@ -145,10 +145,8 @@ class Analyzer:
     evidence: Evidence
 
     def __post_init__(self) -> None:
-        found, wanted = (
-            self.evidence.fitted.weight.shape,
-            (self.space.entry.dim, self.classifier.weight.shape[1]),
-        )
+        found = self.evidence.fitted.weight.shape
+        wanted = self.space.entry.dim, self.classifier.weight.shape[1]
         basis = self.evidence.null_basis
         if found != wanted or not (basis is None or len(basis) == wanted[1]):
             raise InputError(
@@ -323,17 +321,82 @@ class Analyzer:
         InputError
             When the image cannot be used.
         """
-        photo = open_image(image, max_pixels)
+        photo, sha256 = open_image(image, max_pixels), _sha256(image)
         asked = None if texts is None else list(dict.fromkeys(checked_texts(texts)))
-        digest, located = _sha256(image), self.classifier.locate(photo, max_pixels)
-        analysis = _analyze(located, self, asked, extremes, digest)
-        path = str(image) if isinstance(image, str | Path) else "image"
+        located, classifier = self.classifier.locate(photo, max_pixels), self.classifier
+        feature, evidence, setting = located.feature, self.evidence, self.setting
+        removal, spelled = remove(feature, evidence.fitted, self.removed), self.space.texts
+        (predictions,) = classifier.predict(feature)
+        class_texts, class_embeddings = self.of_classes
+        if asked is None:
+            asked = list(dict.fromkeys(class_texts[each.index] for each in predictions[:LIKELIEST]))
+        fits = evidence.fits if setting.null_dim else None
+        unlike = fits.unlike(feature, self.basis) if fits else ""
+        drawn = fits.chance_removal(feature) if fits and not unlike else None
+        judged = drawn is not None and setting.verdict != ZERO
+
+        def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """Angles before and after, and AS (3, p); AS of the draws of chance, if judged."""
+            before, after = angles_to_texts(removal, embeddings)[:, 0]
+            chance = np.empty((0, len(embeddings)))
+            if drawn and judged:
+                chance = np.subtract(*angles_to_texts(drawn, embeddings))
+            return np.stack([before, after, before - after]), chance
+
+        def place(score_name: str, score: float) -> float | None:
+            """Percentage of known images with a score below; equal scores count half."""
+            if evidence.images.empty or not setting.null_dim:
+                return None
+            known = evidence.images[score_name]
+            return 50.0 * float(np.mean(known < score) + np.mean(known <= score))
+
+        scores, chance = scored(class_embeddings)
+        contrast, mean = contrast_to_others(scores[2][None])[0], scores[2].mean()
+        classes = movements(classifier.class_names, scores, contrast, chance)
+        classes_gained, classes_lost = beyond(
+            classes, contrast, contrast_to_others(chance), extremes
+        )
+        scores, chance = scored(spelled.concept_embeddings)
+        concepts = movements(spelled.concepts, scores, scores[2] - mean, chance)
+        gained, lost = beyond(concepts, scores[2], chance, extremes)
+        embeddings = spelled.embed(asked)
+        scores, chance = scored(embeddings)
+        moved = movements(asked, scores, scores[2] - mean, chance)
+        is_deg, energy = float(removal.image_score()[0]), float(null_energy(feature, self.basis)[0])
+        equivalent = remove_null(feature, self.basis)
+        best = predictions[0].index
+        maps, no_maps = None, _no_maps(located, self, moved, judged, unlike)
+        if not no_maps:
+            rows = [row for row, text in enumerate(moved) if text.beyond_chance]
+            named = [asked[row] for row in rows]
+            maps = map_image(located, evidence.fitted, self.basis, named, embeddings[rows])
+        note = UNTOLD if sha256 is None and evidence.seen else ""
+        path = image if isinstance(image, str | Path) else "image"
         return Result(
-            **vars(analysis),
-            name=printable(name or path),
-            sha256=digest,
+            predictions=predictions,
+            is_deg=is_deg,
+            is_percentile=place("is_deg", is_deg),
+            chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
+            null_energy=energy,
+            null_energy_percentile=place("null_energy", energy),
+            logit_change=float(logit_change(classifier.weight, feature, equivalent)[0]),
+            unlike=unlike,
+            predicted=replace(classes[best], text=class_texts[best]),
+            texts=moved,
+            reach=[_reach(feature, self, *pair) for pair in zip(asked, embeddings, strict=True)],
+            judged=judged,
+            classes_gained=classes_gained,
+            classes_lost=classes_lost,
+            gained=gained,
+            lost=lost,
+            note=IN_SAMPLE if sha256 in evidence.seen else note,
+            setting=setting,
+            maps=maps,
+            no_maps=no_maps,
+            name=printable(name or str(path)),
+            sha256=sha256,
             image=photo,
-            features=located.feature,
+            features=feature,
         )
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
@@ -379,87 +442,6 @@ class Analyzer:
             feature=moved[0],
             embedding=after[0],
         )
-
-
-def _analyze(
-    image: Located, by: Analyzer, texts: list[str] | None, extremes: int, sha256: str | None
-) -> Analysis:
-    """Analyze null removal in one image, scored as in measure_scores.
-
-    `texts` None stands for the texts of the LIKELIEST classes.
-    `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
-    image's file, by which images of the training are known; None if it is not known.
-    """
-    feature, classifier, evidence, setting = image.feature, by.classifier, by.evidence, by.setting
-    removal, spelled = remove(feature, evidence.fitted, by.removed), by.space.texts
-    (predictions,) = classifier.predict(feature)
-    class_texts, class_embeddings = by.of_classes
-    if texts is None:
-        likeliest = predictions[:LIKELIEST]
-        texts = list(dict.fromkeys(class_texts[each.index] for each in likeliest))
-    fits = evidence.fits if setting.null_dim else None
-    unlike = fits.unlike(feature, by.basis) if fits else ""
-    drawn = fits.chance_removal(feature) if fits and not unlike else None
-    judged = drawn is not None and setting.verdict != ZERO
-
-    def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angles before and after, and AS (3, p); AS of the draws of chance, if it is judged."""
-        before, after = angles_to_texts(removal, embeddings)[:, 0]
-        chance = np.empty((0, len(embeddings)))
-        if drawn and judged:
-            chance = np.subtract(*angles_to_texts(drawn, embeddings))
-        return np.stack([before, after, before - after]), chance
-
-    def place(name: str, score: float) -> float | None:
-        """Percentage of known images with a score below; equal scores count half."""
-        if evidence.images.empty or not setting.null_dim:
-            return None
-        known = evidence.images[name]
-        return 50.0 * float(np.mean(known < score) + np.mean(known <= score))
-
-    scores, chance = scored(class_embeddings)
-    contrast, mean = contrast_to_others(scores[2][None])[0], scores[2].mean()
-    classes = movements(classifier.class_names, scores, contrast, chance)
-    classes_gained, classes_lost = beyond(classes, contrast, contrast_to_others(chance), extremes)
-    scores, chance = scored(spelled.concept_embeddings)
-    concepts = movements(spelled.concepts, scores, scores[2] - mean, chance)
-    gained, lost = beyond(concepts, scores[2], chance, extremes)
-    embeddings = spelled.embed(texts)
-    scores, chance = scored(embeddings)
-    asked = movements(texts, scores, scores[2] - mean, chance)
-    is_deg, energy = (
-        float(score[0]) for score in (removal.image_score(), null_energy(feature, by.basis))
-    )
-    equivalent = remove_null(feature, by.basis)
-    best = predictions[0].index
-    maps, no_maps = None, _no_maps(image, by, asked, judged, unlike)
-    if not no_maps:
-        rows = [row for row, text in enumerate(asked) if text.beyond_chance]
-        named = [texts[row] for row in rows]
-        maps = map_image(image, evidence.fitted, by.basis, named, embeddings[rows])
-    note = UNTOLD if sha256 is None and evidence.seen else ""
-    return Analysis(
-        predictions=predictions,
-        is_deg=is_deg,
-        is_percentile=place("is_deg", is_deg),
-        chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
-        null_energy=energy,
-        null_energy_percentile=place("null_energy", energy),
-        logit_change=float(logit_change(classifier.weight, feature, equivalent)[0]),
-        unlike=unlike,
-        predicted=replace(classes[best], text=class_texts[best]),
-        texts=asked,
-        reach=[_reach(feature, by, *pair) for pair in zip(texts, embeddings, strict=True)],
-        judged=judged,
-        classes_gained=classes_gained,
-        classes_lost=classes_lost,
-        gained=gained,
-        lost=lost,
-        note=IN_SAMPLE if sha256 in evidence.seen else note,
-        setting=setting,
-        maps=maps,
-        no_maps=no_maps,
-    )
 
 
 def _no_maps(image: Located, by: Analyzer, asked: list[Movement], judged: bool, unlike: str) -> str:

@@ -112,11 +112,10 @@ def texts_of(words: str) -> list[str]:
             f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave "
             "some out"
         )
-    for text in texts:
-        if len(text) > MOST_LETTERS:
-            raise InputError(
-                f"{text[:30]}…: has {len(text)} letters, more than {MOST_LETTERS}: shorten it"
-            )
+    if long := [text for text in texts if len(text) > MOST_LETTERS]:
+        raise InputError(
+            f"{long[0][:30]}…: has {len(long[0])} letters, more than {MOST_LETTERS}: shorten it"
+        )
     return texts
 
 
@@ -145,16 +144,18 @@ def blocks(
     """The page; its queue analyzes one photo at a time. Examples are copied to the uploads."""
     import gradio as gr
 
+    def nothing(said: str = EMPTY) -> tuple[Any, ...]:
+        hidden = gr.update(visible=False)
+        return said, hidden, None, hidden, gr.update(), gr.update(), ""
+
     def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
         try:
             looked, said, figure = look(load, max_pixels, photo, model, space, words)
         except InputError as error:
-            hidden = gr.update(visible=False)
-            return f"**{escaped(str(error))}**", hidden, None, hidden, gr.update(), gr.update(), ""
+            return nothing(f"**{escaped(str(error))}**")
         texts = [way.text for way in looked.result.reach]
-        seen = gr.update(visible=True)
         choices = gr.update(choices=texts, value=texts[0])
-        shown = gr.update(value=figure, visible=True)
+        shown, seen = gr.update(value=figure, visible=True), gr.update(visible=True)
         return said, shown, looked, seen, choices, *turn(looked, texts[0])
 
     def again(photo: str | None, *choices: str) -> tuple[Any, ...]:
@@ -172,10 +173,6 @@ def blocks(
         is_deg = min(is_deg, looked.most(text))
         steered = looked.analyzer.steer(looked.result, text, is_deg)
         return as_list(describe_steered(looked.result, steered))
-
-    def clear() -> tuple[Any, ...]:
-        hidden = gr.update(visible=False)
-        return EMPTY, hidden, None, hidden, gr.update(), gr.update(), ""
 
     packaged = pd.read_csv(at_hand(Path("config/vocab/packaged.csv")))[::3][:EXAMPLES]
     folder = data_root("packaged", "")
@@ -223,7 +220,7 @@ def blocks(
         gr.on([ask.click, words.submit], analyze, inputs, outputs, show_progress_on=said, **queued)
         changed = [photo.change, model.change, space.change]
         gr.on(changed, again, inputs, outputs, show_progress_on=said, **queued)
-        photo.clear(clear, outputs=outputs, queue=False, api_visibility="private")
+        photo.clear(nothing, outputs=outputs, queue=False, api_visibility="private")
         quiet = queued | {"show_progress": "hidden"}
         toward.input(turn, [looked, toward], [slider, way], **quiet)
         slider.input(move, [looked, toward, slider], way, trigger_mode="always_last", **quiet)

@@ -72,9 +72,8 @@ def test_a_term_opens_the_glossary_at_its_place_and_escape_closes_it(load):
     assert all(page.locator(f"dt#{term}").count() == 1 for term in wanted)
 
 
-def test_the_page_is_short_and_its_contents_lead_to_every_section(load):
+def test_the_contents_lead_to_every_section(load):
     page = load()
-    assert page.evaluate("document.documentElement.scrollHeight") < 7000
     links = page.locator("nav a")
     assert links.last.inner_text() == "Provenance"
     for link in links.all():
@@ -117,9 +116,8 @@ def test_at_390_pixels_the_verdict_is_first_and_the_figure_of_d_follows_in_reada
     assert figure["x"] + figure["width"] <= 390 and points * STYLE["font.size"] >= 11
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_a_long_name_is_shown_in_full(load, tmp_path, width):
-    name = "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k"
+def test_a_long_name_is_shown_in_full(load, tmp_path):
+    width, name = 390, "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k"
     write_study(tmp_path, models=(name,), null_dims=(12,))
     write_page(tmp_path, models=(name,))
     page = load(width)
