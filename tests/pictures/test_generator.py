@@ -2,6 +2,8 @@ import hashlib
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import diffusers
@@ -84,6 +86,21 @@ def in_hub(tiny, cache):
     return repository / "snapshots" / commit
 
 
+def entered(generator, embedding, seed):
+    """What first enters the decoder and the super-resolution when a picture is drawn."""
+    samples = {}
+
+    def keep(module, arguments, given):
+        samples.setdefault(module, given["sample"][:1, :3].clone())
+
+    models = generator.pipeline.decoder, generator.pipeline.super_res_first
+    hooks = [model.register_forward_pre_hook(keep, with_kwargs=True) for model in models]
+    generator.render(embedding, seed)
+    for hook in hooks:
+        hook.remove()
+    return [samples[model] for model in models]
+
+
 def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
     alone = generator.render(FIRST, 7)
     assert alone.shape == (32, 32, 3) and alone.dtype == np.uint8 and alone.std() > 10
@@ -98,6 +115,55 @@ def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
     for one, other in itertools.combinations(among, 2):
         assert np.abs(one.astype(int) - other).mean() > 1
     assert not np.array_equal(alone, generator.render(2 * FIRST, 7))
+
+
+DRAW = """
+import torch
+torch.set_num_threads(1)
+import hashlib, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise OSError(f"the network is used: {arguments}")
+sys.addaudithook(refuse)
+import numpy as np
+from singflow.pictures.parameters import Pictures
+from singflow.pictures.generator import load_generator
+generator = load_generator(Pictures.model_validate_json(sys.argv[1]), torch.device("cpu"))
+first, second, _ = np.random.default_rng(0).normal(size=(3, 768))
+drawn = [generator.render(embedding, 7).tobytes() for embedding in (second, first)]
+print(generator.dim, *(hashlib.sha256(picture).hexdigest() for picture in drawn))
+"""
+
+
+@pytest.mark.nightly
+def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
+    generator, tiny, tmp_path
+):
+    in_hub(tiny, tmp_path)
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("HF_HUB_OFFLINE", None)
+    pictures = PICTURES.model_copy(update={"generator": HUB}).model_dump_json()
+    command = [sys.executable, "-c", DRAW, pictures]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    drawn = [generator.render(embedding, 7).tobytes() for embedding in (SECOND, FIRST)]
+    own = [hashlib.sha256(picture).hexdigest() for picture in drawn]
+    assert done.stdout.split() == ["768", *own]
+    assert "it/s" not in done.stderr and "deprecated" not in done.stderr
+
+
+def test_one_noise_tensor_enters_every_stage_scaled_once_by_its_own_scheduler(
+    generator, monkeypatch
+):
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    for embedding in (FIRST, SECOND):
+        small, large = entered(generator, embedding, 5)
+        assert torch.equal(small, noise[..., :16, :16]) and torch.equal(large, noise)
+    assert not torch.equal(entered(generator, FIRST, 6)[0], small)
+    monkeypatch.setattr(generator.pipeline.decoder_scheduler, "init_noise_sigma", 2.0)
+    monkeypatch.setattr(generator.pipeline.super_res_scheduler, "init_noise_sigma", 4.0)
+    scaled = entered(generator, FIRST, 5)
+    assert torch.equal(scaled[0], 2 * small) and torch.equal(scaled[1], 4 * large)
 
 
 class Upscaling(TorchFunctionMode):
@@ -188,6 +254,7 @@ OTHER = r"its vocabulary and longest text are \({}\), the text encoder's \(4, 77
     ("gone", "damaged", "words"),
     [
         ("", {"model_index.json": '{"_class_name": "A"}'}, f"{INDEX}_class_name is 'A', not "),
+        ("", {"model_index.json": "{}"}, f"{INDEX}_class_name is None, not {PIPELINE}: {FIX}"),
         (".", {}, f"{INDEX}not readable .*{FIX}"),
         ("", {"decoder/config.json": "damaged"}, "tiny/decoder: not readable as "),
         ("", {"tokenizer/vocab.json": "damaged"}, f"{TOKENIZER}not readable as CLIPTokenizer"),
@@ -249,14 +316,21 @@ def test_only_openais_clip_is_drawn(own):
         refused(message, choose_renderer, name, entry, required)
 
 
+CONSE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
+
+
+GENERATED = [
+    (True, CLIP, "tiny", ""),
+    (False, CLIP, "tiny", "PyTorch sees no GPU"),
+    (True, CLIP, "absent", "checkpoints/absent/model_index.json: not readable"),
+    (True, CONSE, "tiny", "vectors of another space, here conse"),
+    (True, RANDOM, "tiny", "untrained towers"),
+]
+
+
 def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypatch, caplog):
     caplog.set_level("INFO", "singflow")
-    for gpu, entry, generator, reason in (
-        (True, CLIP, "tiny", ""),
-        (False, CLIP, "tiny", "PyTorch sees no GPU"),
-        (True, CLIP, "absent", "checkpoints/absent/model_index.json: not readable"),
-        (True, RANDOM, "tiny", "untrained towers"),
-    ):
+    for gpu, entry, generator, reason in GENERATED:
         pictures = PICTURES.model_copy(update={"generator": f"checkpoints/{generator}"})
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         caplog.clear()
