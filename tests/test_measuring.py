@@ -253,6 +253,8 @@ def test_it_says_what_it_found_and_writes_it(found, tmp_path):
     again = Evidence.load(tmp_path / "evidence")
     assert again == found == pickle.loads(pickle.dumps(found))  # noqa: S301
     assert again != replace(found, seen=frozenset({"a"})) != replace(found, fits=None)
+    looked = replace(found, hidden_groups=found.groups())
+    assert looked == replace(looked) and found != looked != found
     assert again.groups().equals(found.groups())
     alone = Evidence.of(found.translator)
     assert alone.verdict == "" and alone.d is None and "without evidence" in str(alone)

@@ -517,6 +517,8 @@ def _plain(label: Any) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether all fields are equal; NaN equals NaN."""
+    if one is None or other is None:
+        return one is other
     kind = type(one)
     if is_dataclass(one):
         return kind is type(other) and all(
