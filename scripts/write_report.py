@@ -15,7 +15,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
 from singflow.data.vocabulary import read_class_list
 from singflow.figures import verdicts
-from singflow.figures.style import written
+from singflow.figures.style import settled, written
 from singflow.report.content import embedded, machine, page_tables, photo_scores, step_table
 from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
@@ -96,6 +96,7 @@ def main(flags: Flags) -> None:
     for name, one in tables.items():
         about = captions.get(name) or shown["tables"][name]["about"]
         one["about"] = " ".join(filter(None, [about, said.get(name), one["about"]]))
+    figure_of_d = settled(verdicts.draw(models, flags.confidence))
     content = {
         "study": flags.study,
         "scored": scored,
@@ -120,7 +121,7 @@ def main(flags: Flags) -> None:
             section: [name for name in names if name in pictures]
             for section, names in shown["figures"].items()
         },
-        "d": base64.b64encode(written(verdicts.draw(models, flags.confidence), "svg")).decode(),
+        "d": base64.b64encode(written(figure_of_d, "svg")).decode(),
         "confidence": f"{100 * flags.confidence:g} %",
         "software": sorted(
             {pair for facts in heads + texts for pair in facts.parsed("software", dict).items()}

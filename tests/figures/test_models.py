@@ -66,6 +66,14 @@ def test_a_model_without_null_space_is_drawn_at_zero():
     plot_labels.draw(flat, TABLE, [])
 
 
+def test_last_bits_of_a_layout_do_not_reach_the_file(tmp_path):
+    for name, left in (("one", 0.2), ("other", np.nextafter(0.2, 1))):
+        figure = style.new_figure((2, 2), "none")
+        figure.add_axes((left, 0.2, 0.7, 0.7)).plot([0, 1])
+        save(figure, tmp_path / f"{name}.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
+
+
 def test_a_figure_is_written_twice_with_the_same_bytes_without_dates_and_is_not_clipped(tmp_path):
     paths = [tmp_path / f"{attempt}.{kind}" for attempt in "ab" for kind in ("png", "pdf")]
     for png, pdf in (paths[:2], paths[2:]):

@@ -106,12 +106,21 @@ def written(figure: Figure, kind: str, needs: str = "") -> bytes:
     return buffer.getvalue().replace(b"<defs>", DARK + b"<defs>", kind == "svg")
 
 
+def settled(figure: Figure) -> Figure:
+    """The figure with the layout that all its files keep.
+
+    Places are rounded: their last bits differ by run, and the ids of an SVG are hashes of them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
+    return figure
+
+
 def save(figure: Figure, *paths: Path, needs: str = "") -> None:
     """Write a figure in the formats that the paths end in."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # all files keep this layout
-    for axes in figure.axes:  # last bits differ by run, and an SVG's ids are hashes of them
-        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
+    settled(figure)
     for path in paths:
         write_bytes(path, written(figure, path.suffix[1:], needs))
 
