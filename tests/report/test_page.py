@@ -408,9 +408,7 @@ def test_a_table_without_rows_and_a_figure_without_data_are_not_on_the_page(tmp_
     parts = ["probes", "orders", "spurious", "angle_ladder", "rejected", "hidden_texts"]
     assert {*parts, "hidden_groups", "images"} <= in_script(full, "tables").keys()
     assert set(re.findall(r'<details class="figure" name="\w+" id="(\w+)"', full)) == set(FIGURES)
-    assert "undrawn" not in full and "s, the space of this study, is a stand-in for CLIP" in full
-    meaning = "the null space holds meaning that the logits do not tell"
-    assert f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees." in full
+    assert "undrawn" not in full
     write_study(tmp_path, models=("m1",), null_dims=(0,), extras=False)
     write_bytes(tmp_path / "results/data/rejected.csv", b"path,reason\n")
     paths = [tmp_path / f"results/figures/fig12.{kind}" for kind in ("png", "svg")]
@@ -477,6 +475,24 @@ def test_a_large_drawing_is_on_the_page_as_a_picture_and_others_as_svg(own):
     page = write_page(own)
     kinds = dict(re.findall(r'id="full-(\w+)".*?src="data:image/([\w+]+);base64', page))
     assert kinds.pop("fig5") == "webp" and set(kinds.values()) == {"svg+xml"}
+
+
+def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else(written):
+    page = html.unescape((written / "results/report.html").read_text())
+    meaning = "the null space holds meaning that the logits do not tell"
+    parts = [
+        '<section id="models">',
+        "s, the space of this study, is a stand-in for CLIP that ",
+        f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
+        '<img src="data:image/svg+xml;base64,',
+        'class="plain"',
+        "<nav",
+        *(f'<section id="{name}">' for name in ("labels", "checks", "paper")),
+        "The paper's scores",
+        '<section id="data">',
+    ]
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
 
 
 def test_what_a_run_took_is_a_page_among_the_logs_and_the_report_is_the_same_in_every_run(own):

@@ -3,6 +3,8 @@
 They show removal, steering toward texts and by growing angles, translators, and perturbations.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -62,7 +64,7 @@ def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
 def draw_closeup(figure: str, sets: Frames, table: pd.DataFrame) -> Figure:
     """A figure of CLOSEUPS, of every model that is shown in detail."""
     (down, across, form), rows = CLOSEUPS[figure], []
-    heads: dict[str, None] = {}
+    heads: dict[Any, str] = {}
     for space, model, frame in style.pairs_of(sets):
         found = _of_figure(frame, figure, style.of_space(table, space)["marks"][model])
         if figure == "fig10":
@@ -75,11 +77,12 @@ def draw_closeup(figure: str, sets: Frames, table: pd.DataFrame) -> Figure:
             row, shown = own.iloc[0], _name(space, model, table, sets)
             seed = f"seed {row['draw']}" if row["draw"] >= 0 else ""
             name = form.format(**row[["label", "change"]], shown=shown, seed=seed)
-            cells = [_cell(row) for _, row in own.iterrows()]
-            rows.append([text_cell(name, photos.pop(row["image_id"], b"")), *cells])
+            cells = {row[across]: _cell(row) for _, row in own.iterrows()}
+            rows.append((text_cell(name, photos.pop(row["image_id"], b"")), cells))
             degrees = across == "target_is_deg"
-            heads |= {f"{of:g} degrees" if degrees else of or ORIGINAL: None for of in own[across]}
-    return draw_grid([*heads], rows)
+            heads |= {of: f"{of:g} degrees" if degrees else of or ORIGINAL for of in cells}
+    table_rows = [[first, *(cells.get(of, Cell()) for of in heads)] for first, cells in rows]
+    return draw_grid([*heads.values()], table_rows)
 
 
 def _of_figure(frame: pd.DataFrame, figure: str, marks: str) -> pd.DataFrame:
