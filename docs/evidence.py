@@ -23,10 +23,11 @@ from singflow import cli
 from singflow.analyses.bands import Block, Blocks, leading_directions, search_weights, softmax
 from singflow.analyses.evidence import (
     RESOLUTION,
+    Distances,
     EvidenceSettings,
-    FoldVariance,
     JackknifeEstimate,
     Landmarks,
+    nested_groups,
     spell,
     unique_meaning,
     unique_r2,
@@ -102,9 +103,14 @@ class Images:
 
 
 def seen_by(
-    weight: np.ndarray, bias: np.ndarray, features: np.ndarray, fold: np.ndarray, texts: np.ndarray
+    weight: np.ndarray,
+    bias: np.ndarray,
+    features: np.ndarray,
+    fold: np.ndarray,
+    texts: np.ndarray,
+    order: np.ndarray | None = None,
 ) -> Images:
-    """Features (n, d) as a head sees them."""
+    """Features (n, d) as a head sees them; order: (n,), that of their hashes."""
     space, logits = null_space(weight), features @ weight.T.astype(np.float64) + bias
     return Images(
         Block(
@@ -112,10 +118,16 @@ def seen_by(
             features @ space.basis,
             logits,
             np.empty((len(fold), 0)),
-            fold,
+            *placed(fold, order),
         ),
         texts,
     )
+
+
+def placed(fold: np.ndarray, order: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """fold, group and image of a Block, whose images are all different."""
+    image = np.arange(len(fold))
+    return fold, nested_groups(fold, image if order is None else order), image
 
 
 def packaged(model: str, tower: str) -> Images:
@@ -134,13 +146,14 @@ def packaged(model: str, tower: str) -> Images:
     features, texts = (
         read_tensors(path, [name])[0][name].astype(np.float64) for name, path in tensors.items()
     )
-    fold = pd.read_parquet(PACKAGED / "data/manifest.parquet")["fold"].to_numpy()
+    manifest = pd.read_parquet(PACKAGED / "data/manifest.parquet")
     return seen_by(
         head.weight.numpy(),
         head.bias.numpy(),
         features,
-        fold,
+        manifest["fold"].to_numpy(),
         texts[entry.kept] if entry.kept else texts,
+        pd.factorize(manifest["sha256"], sort=True)[0],
     )
 
 
@@ -332,26 +345,23 @@ def judge(
         images.blocks(planted[0][1][0]),
         np.array([z.var(axis=0).sum() for _, made in planted for z in made]),
     )
-    marks = Landmarks.draw(blocks, len(images), 0)
+    distances, found = Distances.of_all(blocks), [JackknifeEstimate(0.0, [])] * len(rests)
+    marks = Landmarks.draw(blocks, distances, 0)
     bands = marks.bands()
     some, rows = marks.searched, marks.rows
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
     chosen = search_weights(
         kernels, np.stack(rests, axis=1)[rows][some], marks.block.fold[some], variance
     )
-    spread, found = FoldVariance.of_all(blocks), [JackknifeEstimate(0.0, [])] * len(rests)
     for weights in {tuple(one.values()): one for one in chosen}.values():
         mine = [place for place, one in enumerate(chosen) if one == weights]
         columns = np.hstack([rests[place] for place in mine])
         readouts = marks.read_outs(
-            blocks,
-            bands,
-            weights,
-            [lambda block, start, c=columns: c[start : start + len(block.fold)]],
+            blocks, bands, weights, [lambda block, c=columns: c[block.image]]
         )
         targets = Targets.of(*[width] * len(mine), variance=variance[mine] / variance[0])
         for place, one in zip(
-            mine, unique_r2(readouts, targets, spread, CONFIDENCE)[0], strict=True
+            mine, unique_r2(readouts, targets, distances, CONFIDENCE)[0], strict=True
         ):
             found[place] = one
     return found
@@ -408,7 +418,7 @@ def by_quarter(name: str, draws: int) -> Iterator[dict[str, Any]]:
             facts, *_, residuals = unique_meaning(
                 images.blocks(z), texts, None, EvidenceSettings(draws=2), CONFIDENCE, 0
             )
-            groups = by_group(residuals, group, np.arange(n), question)
+            groups = by_group(residuals, group, question)
             hidden = groups["p"] <= 1 - CONFIDENCE
             meaning = facts["p"] <= 1 - CONFIDENCE
             found.append([meaning, hidden[0], hidden[1:].any()])
@@ -451,8 +461,10 @@ def stability(name: str, tower: str, divisions: int) -> Iterator[dict[str, Any]]
     z = read_tensors(path, ["embeddings"])[0]["embeddings"].astype(np.float64)
     for wording, texts in zip(("own", "other"), both_wordings(name), strict=True):
         for division in range(divisions):
-            fold = np.random.default_rng(division).permutation(len(z)) % FOLDS
-            divided = Images(replace(images.block, fold=fold), texts)
+            order = np.random.default_rng(division).permutation(len(z))
+            fold, group, image = placed(order % FOLDS, order)
+            block = replace(images.block, fold=fold, group=group, image=image)
+            divided = Images(block, texts)
             (found,) = judge(divided, [(texts, [z])])
             yield {
                 "features": name,
@@ -665,12 +677,13 @@ def linear_or_flexible() -> list[int]:
     planted = [(texts, [of_world["quadratic", "little", 0.0]]) for texts, of_world in made]
     columns = np.hstack([z for _, (z,) in planted])
     blocks = images.blocks(columns[:, :DIM])
-    marks = Landmarks.draw(blocks, len(images), 0)
+    distances = Distances.of_all(blocks)
+    marks = Landmarks.draw(blocks, distances, 0)
     bands = marks.bands()
     linear, _ = unique_r2(
-        marks.read_outs(blocks, bands, {"linear": 1.0}, [lambda *_: columns]),
+        marks.read_outs(blocks, bands, {"linear": 1.0}, [lambda _: columns]),
         Targets.of(*[DIM] * DRAWS, variance=np.ones(DRAWS)),
-        FoldVariance.of_all(blocks),
+        distances,
         CONFIDENCE,
     )
     return [

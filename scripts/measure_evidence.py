@@ -71,7 +71,6 @@ def main(flags: Flags) -> None:
         stated,
         texts,
         others,
-        pd.factorize(images["sha256"])[0],
         Question(flags.margin, flags.confidence, flags.seed),
         Refitting(
             inputs.fitted,

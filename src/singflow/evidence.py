@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # Fields of Evidence in a saved folder: CSV files, tensors, and tensors of their own fields.
 TABLES = ("images", "planted", "hidden_texts", "hidden_groups")
-ARRAYS = ("null_basis", "copies")
 PARTS = ("fitted", "own_words", "residuals", "fits")
 
 UNASKED = Question(margin=0.0, confidence=1.0, seed=0)  # of a translator alone
@@ -71,8 +70,6 @@ class Evidence:
         What the logits spell.
     residuals : Residuals or None
         Errors of the read-outs, for texts() and groups(); a study keeps none.
-    copies : ndarray (n,)
-        Images of the test with the same number are copies.
     labels : ndarray or None
         Labels of the images.
     fits : Fits or None
@@ -93,7 +90,6 @@ class Evidence:
     null_basis: np.ndarray | None = None
     own_words: OwnWords | None = None
     residuals: Residuals | None = None
-    copies: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     labels: np.ndarray | None = None
     fits: Fits | None = None
     seen: frozenset[str] = frozenset()
@@ -253,7 +249,7 @@ class Evidence:
             When there is not one label an image, or when there are no residuals.
         """
         residuals, own = self._tested(), len(self.images)
-        n = len(self.copies)
+        n = self.facts["n"]
         of = self.labels if labels is None else np.array(list(labels), dtype=object)
         if of is None:
             of = np.zeros(n, np.int32) if residuals is None else residuals.predicted
@@ -299,7 +295,7 @@ class Evidence:
         self, test: Callable[..., pd.DataFrame], of: np.ndarray, **columns: Any
     ) -> pd.DataFrame:
         if (residuals := self._tested()) is not None:
-            table = test(residuals, of, self.copies, self.question).assign(**columns)
+            table = test(residuals, of, self.question).assign(**columns)
         else:
             kinds = {"group": object, "n": np.int64, **TESTED}
             table = pd.DataFrame(columns=[*kinds]).astype(kinds)
@@ -379,7 +375,7 @@ class Evidence:
         tensors, made = read_tensors(folder / "evidence.safetensors")
         facts, about = dict(read_json(folder / "evidence.json")), made.parsed("about", dict)
         del facts["sentence"]
-        held: dict[str, Any] = {name: tensors.get(name) for name in ARRAYS}
+        held: dict[str, Any] = {"null_basis": tensors.get("null_basis")}
         kinds = zip(PARTS, (Affine, OwnWords, Residuals, Fits), strict=True)
         held |= {name: _part(kind, name, tensors) for name, kind in kinds}
         for name in TABLES:
@@ -441,7 +437,7 @@ class Evidence:
         about: dict[str, Any] = {"stated": dict(self.stated), "source": self.source}
         about |= {"question": asdict(self.question), "seen": sorted(self.seen)}
         about["labels"] = None if self.labels is None else self.labels.tolist()
-        tensors = {name: getattr(self, name) for name in ARRAYS}
+        tensors: dict[str, Any] = {"null_basis": self.null_basis}
         for name in PARTS:
             if (part := getattr(self, name)) is not None:
                 tensors |= {f"{name}.{key}": tensor for key, tensor in vars(part).items()}

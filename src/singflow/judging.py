@@ -9,7 +9,7 @@ import numpy as np
 
 from singflow.analyses.bands import Block
 from singflow.analyses.evidence import EvidenceSettings, turn_deg, unique_meaning
-from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, whole_images
+from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, grouped, whole_images
 from singflow.analyses.hidden import Question
 from singflow.evidence import Evidence
 from singflow.translators.reference import Pool
@@ -25,19 +25,19 @@ def judge(
     stated: Mapping[str, Any],
     class_texts: np.ndarray | None,
     others: np.ndarray | None,
-    copies: np.ndarray,
     question: Question,
     how: Refitting,
     keep: Callable[[tuple[int, int]], Any] = IN_MEMORY,
 ) -> Evidence:
     """Evidence on a model in a space, without a verdict: `images` are the floors of IS.
 
-    copies: (n,) of all images of the test; those with the same number are drawn together. For
-    class_texts, others and keep see unique_meaning(). `source` is empty.
+    Images with the same sha256 in their manifests are copies. For class_texts, others and keep see
+    unique_meaning(). `source` is empty.
     """
+    tested = grouped(pool)
 
     def blocks() -> Iterator[Block]:
-        return chain.from_iterable(whole_images(images, head, how.threads) for images in pool)
+        return chain.from_iterable(whole_images(images, head, how.threads) for images in tested)
 
     facts, planted, own_words, residuals = unique_meaning(
         blocks,
@@ -66,5 +66,4 @@ def judge(
         head.null,
         own_words.alone(),
         residuals,
-        copies,
     )

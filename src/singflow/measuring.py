@@ -127,10 +127,12 @@ def measure(
     fold = folds_of(folds, copies, seed)
     theirs, mine = np.split(fold, [len(fold) - len(own)])
     return evidence_of(
-        Pool(own.with_folds(mine), None if others is None else others.with_folds(theirs)),
+        Pool(
+            own.placed(mine, copies[-len(own) :]),
+            others and others.placed(theirs, copies[: -len(own)]),
+        ),
         (weight, bias),
         *spelled,
-        copies,
         Question(settings.margin, confidence, seed),
         label_texts=label_texts,
         labels=listed,
@@ -145,7 +147,6 @@ def evidence_of(
     head: tuple[np.ndarray, np.ndarray],
     class_texts: np.ndarray | None,
     others: np.ndarray | None,
-    copies: np.ndarray,
     question: Question,
     *,
     label_texts: np.ndarray | None = None,
@@ -173,7 +174,7 @@ def evidence_of(
         fitted = chosen["lambda"], r2
         how = Refitting(fitted, folds, lambdas, draws, question.seed, threads, Path(scratch))
         whole = crossed.whole
-        found = judge(pool, split, whole, stated, class_texts, others, copies, question, how)
+        found = judge(pool, split, whole, stated, class_texts, others, question, how)
         own_words = found.own_words
         fits = fit(pool.training, split, own_words, how) if basis.size and own_words else None
         if pool.reference is not None:

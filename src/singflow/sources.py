@@ -309,7 +309,6 @@ def reference_evidence(
             Pool(images),
             (classifier.weight, classifier.bias),
             *texts.spellings(names, read_classes(classes)),
-            pd.factorize(sha256)[0],
             Question(settings.margin, summary.confidence, 0),
             folds=Translation.model_validate({}).folds,
             draws=settings.draws,

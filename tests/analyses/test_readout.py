@@ -6,14 +6,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
-from singflow.analyses.evidence import Landmarks
+from singflow.analyses.evidence import Distances, Landmarks, nested_groups
 from singflow.analyses.readout import OWN, Exact, Fit, Moments, Nystroem, Targets, select
 from tests.analyses.test_bands import refit
 
 WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0, 0.02], strict=True))
 FITS = [Fit(0.0, 1.0), Fit(0.1, 0.1), Fit(1.0, 10.0)]
-PAIRS = [(0, 3), (1, 2), (1, 4)]
 ALIKE = 2e-6  # the largest product of sums is in float32
+
+
+def block_of(a, b, logits, z, fold=None, image=None):
+    """A block of different images in five folds, or in those given."""
+    fold = np.arange(len(a)) % 5 if fold is None else fold
+    image = np.arange(len(a)) if image is None else image
+    return Block(a, b, logits, z, fold, nested_groups(fold, image), image)
+
+
+def in_folds(block, fold):
+    """The same images in other folds."""
+    return block_of(block.principal, block.null, block.logits, block.embeddings, fold, block.image)
 
 
 def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
@@ -24,7 +35,7 @@ def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
     z = np.tanh((a - 3.0) @ rng.standard_normal((r, m))) + 2.0
     z += leak * (b + 5.0) @ rng.standard_normal((k, m)) / np.sqrt(k)
     z += 0.2 * rng.standard_normal((n, m))
-    return Block(*(rows.astype(np.float32) for rows in (a, b, logits, z)), np.arange(n) % 5)
+    return block_of(*(rows.astype(np.float32) for rows in (a, b, logits, z)))
 
 
 def parts(block, size=40):
@@ -36,13 +47,13 @@ def parts(block, size=40):
     return blocks
 
 
-def embeddings(block, _):
+def embeddings(block):
     return block.embeddings.astype(np.float64)
 
 
 def exact(block):
     """The exact read-outs of embeddings, with their kernels of a and of b, and b."""
-    marks = Landmarks.draw(parts(block), len(block.fold), 0)
+    marks = Landmarks.draw(parts(block), Distances.of_all(parts(block)), 0)
     bands = Bands(block.principal, block.logits)
     made = marks.read_outs(parts(block), bands, WEIGHTS, [embeddings])
     assert isinstance(made, Exact)
@@ -52,7 +63,8 @@ def exact(block):
 
 def nystroem(block, most=None, size=40, threads=1, columns=(embeddings,)):
     """The read-outs by kernels with landmarks, by default with all images."""
-    marks = Landmarks.draw(parts(block, size), len(block.fold), 0, most or len(block.fold))
+    distances = Distances.of_all(parts(block))
+    marks = Landmarks.draw(parts(block, size), distances, 0, most or len(block.fold))
     bands = marks.bands()
     blocks = parts(block, size)
     return Nystroem(blocks, bands, WEIGHTS, marks.null, columns, threads)
@@ -63,34 +75,42 @@ def squares(m):
 
 
 SEEDS, FOLDS = st.integers(0, 10_000), st.lists(st.integers(0, 4), min_size=30, max_size=30)
-OUT = st.sets(st.integers(0, 3), min_size=1, max_size=2)
 
 
 @settings(max_examples=30)
-@given(SEEDS, st.sampled_from(OWN), st.sampled_from(PENALTIES), FOLDS, OUT)
-@example(38, 0.0, 10**-3.5, [0] * 6 + [1] + [0] * 23, {0})
-def test_errors_on_folds_left_out_are_those_of_scikit_learns_refits(seed, own, penalty, fold, out):
-    """With folds of any size; fold 4 is always kept, and the images of fold 0 to 3 are some."""
-    fold = np.array([0, 1, 2, 3, 4, 4, 4, *fold])
-    block = planted(n=len(fold), seed=seed)
-    block = Block(**(vars(block) | {"fold": fold}))
+@given(SEEDS, st.sampled_from(OWN), st.sampled_from(PENALTIES), FOLDS, st.integers(0, 99))
+@example(38, 0.0, 10**-3.5, [0] * 6 + [1] + [0] * 23, 0)
+def test_errors_on_images_left_out_are_those_of_scikit_learns_refits(seed, own, penalty, fold, out):
+    """Without a fold, and without a fold and a group of images; folds have any size."""
+    fold = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, *fold])
+    block = in_folds(planted(n=len(fold), seed=seed), fold)
     readouts, kernel, of_null, _ = exact(block)
-    y, left_out = embeddings(block, 0), tuple(sorted(out))
-    train = ~np.isin(fold, left_out)
-    pairs = np.array([[0, 0], [1, 1], [4, 2], [0, 4]])
-    (found,) = readouts.errors(Fit(own, penalty), [left_out], pairs)
-    for place, judged in enumerate(left_out):
-        missed = refit(kernel + own * of_null, y, train, fold == judged, penalty)
-        wanted = (missed[:, pairs[:, 0]] * missed[:, pairs[:, 1]]).sum(axis=0)
-        # Products of two targets may cancel, and what is left of them has fewer digits.
-        np.testing.assert_allclose(found[place], wanted, rtol=1e-6, atol=1e-7 * wanted.max())
+    y, groups = embeddings(block), np.unique(block.group)
+    pairs, group = np.array([[0, 0], [1, 1], [4, 2], [0, 4]]), out % len(groups)
+
+    def products(keep):
+        total = []
+        for one in np.unique(fold[keep]):
+            train, judged = keep & (fold != one), keep & (fold == one)
+            missed = refit(kernel + own * of_null, y, train, judged, penalty)
+            total.append((missed[:, pairs[:, 0]] * missed[:, pairs[:, 1]]).sum(axis=0))
+        return np.array(total)
+
+    wanted = products(np.ones(len(fold), bool))
+    found = readouts.errors(Fit(own, penalty), range(5), pairs)
+    # Products of two targets may cancel, and what is left of them has fewer digits.
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7 * wanted.max())
+    without = readouts.errors_without(Fit(own, penalty), pairs)
+    wanted = products(block.group != groups[group]).sum(axis=0)
+    assert len(without) == len(groups)
+    np.testing.assert_allclose(without[group], wanted, rtol=1e-6, atol=1e-7 * wanted.max())
 
 
 @pytest.mark.parametrize("fit", FITS)
 def test_residuals_are_the_errors_and_are_those_of_scikit_learn(fit):
     block = planted()
     readouts, kernel, of_null, _ = exact(block)
-    y = embeddings(block, 0)
+    y = embeddings(block)
     pieces = list(readouts.residuals([fit, FITS[0]], 5, parts(block)))
     assert [len(errors[0]) for _, errors in pieces] == [40, 40, 10]
     found = np.concatenate([errors[0] for _, errors in pieces])
@@ -98,8 +118,8 @@ def test_residuals_are_the_errors_and_are_those_of_scikit_learn(fit):
         judged = block.fold == fold
         wanted = refit(kernel + fit.own * of_null, y, ~judged, judged, fit.penalty)
         np.testing.assert_allclose(found[judged], wanted, rtol=1e-6, atol=1e-9)
-        (errors,) = readouts.errors(fit, [(fold,)], squares(5))
-        np.testing.assert_allclose(errors[0], (found[judged] ** 2).sum(axis=0))
+        (errors,) = readouts.errors(fit, [fold], squares(5))
+        np.testing.assert_allclose(errors, (found[judged] ** 2).sum(axis=0))
     alone = np.concatenate([e[0] for _, e in readouts.residuals(FITS[:1], 5, parts(block))])
     np.testing.assert_allclose(np.concatenate([errors[1] for _, errors in pieces]), alone)
 
@@ -118,16 +138,16 @@ def test_derived_columns_are_the_prediction_the_last_columns_and_b():
     block, rng = planted(), np.random.default_rng(1)
     mix, noise, leak = (rng.standard_normal((rows, 4)) for rows in (3, 2, 7))
     readouts, kernel, _, null = exact(block)
-    y = embeddings(block, 0)
+    y = embeddings(block)
     predicted = y[:, :3].copy()
     for fold in range(5):
         judged = block.fold == fold
         predicted[judged] -= refit(kernel, y[:, :3], ~judged, judged, 0.1)
     wanted = predicted @ mix + y[:, 3:] @ noise + null @ leak
-    direct = Exact(kernel, null, wanted, block.fold)
+    direct = Exact(kernel, null, wanted, block)
     derived = readouts.derive(0.1, mix, noise, leak)
     for fit in FITS:
-        found, errors = (form.errors(fit, [(2,)], squares(4)) for form in (derived, direct))
+        found, errors = (form.errors(fit, [2], squares(4)) for form in (derived, direct))
         np.testing.assert_allclose(found, errors, rtol=1e-7)
 
 
@@ -137,11 +157,11 @@ def everything(readouts, block, noise=2):
     derive = 0.3, *(rng.standard_normal((rows, 4)) for rows in (3, noise, block.null.shape[1]))
     pairs = np.array([[0, 0], [1, 3], [4, 2], [2, 2]])
     for fit in FITS:
-        found[f"errors {fit}"] = readouts.errors(fit, [(0,), (2,)], squares(5))
-        found[f"pairs {fit}"] = readouts.errors(fit, PAIRS, squares(5))
-        found[f"products {fit}"] = readouts.errors(fit, PAIRS, pairs)
-        derived = readouts.derive(*derive)
-        found[f"derived {fit}"] = derived.errors(fit, PAIRS, np.array([[0, 0], [1, 3], [2, 2]]))
+        found[f"errors {fit}"] = readouts.errors(fit, [0, 2], squares(5))
+        found[f"without {fit}"] = readouts.errors_without(fit, squares(5))
+        found[f"products {fit}"] = readouts.errors_without(fit, pairs)
+        derived, some = readouts.derive(*derive), np.array([[0, 0], [1, 3], [2, 2]])
+        found[f"derived {fit}"] = derived.errors_without(fit, some)
     pieces = list(readouts.residuals(FITS, 5, parts(block)))
     for place, fit in enumerate(FITS):
         found[f"residuals {fit}"] = np.concatenate([errors[place] for _, errors in pieces])
@@ -161,12 +181,13 @@ def test_landmarks_that_are_all_images_give_the_exact_read_outs_also_of_columns_
     block = planted()
     alike(everything(nystroem(block), block), everything(exact(block)[0], block), ALIKE)
     noise = np.random.default_rng(0).standard_normal((90, 2))
-    both = [embeddings, lambda part, start: noise[start : start + len(part.fold)]]
-    marks, bands = Landmarks.draw(parts(block), 90, 0), Bands(block.principal, block.logits)
+    both = [embeddings, lambda part: noise[part.image]]
+    marks = Landmarks.draw(parts(block), Distances.of_all(parts(block)), 0)
+    bands = Bands(block.principal, block.logits)
     forms = marks.read_outs(parts(block), bands, WEIGHTS, both), nystroem(block, columns=both)
     pairs = np.array([[6, 6], [0, 5]])
     for fit in FITS:
-        wanted, found = ({"": form.errors(fit, PAIRS, pairs)} for form in forms)
+        wanted, found = ({"": form.errors_without(fit, pairs)} for form in forms)
         alike(found, wanted, ALIKE)
 
 
@@ -184,7 +205,7 @@ def test_half_of_the_images_as_landmarks_are_close_to_all_of_them():
     variance = np.square(block.embeddings - block.embeddings.mean(0)).sum()
 
     def error(readouts, fit):
-        return np.sum(readouts.errors(fit, [(fold,) for fold in range(5)], squares(5))) / variance
+        return np.sum(readouts.errors(fit, range(5), squares(5))) / variance
 
     for fit in FITS:
         assert error(half, fit) == pytest.approx(error(whole, fit), rel=0.05)
@@ -207,8 +228,7 @@ def test_sums_about_a_mean_are_those_of_centred_rows():
 
 def errors_at(readouts, fit, targets):
     """Errors of targets by fold."""
-    found = readouts.errors(fit, [(fold,) for fold in readouts.folds], targets.pairs)
-    return np.concatenate(found) @ targets.groups
+    return readouts.errors(fit, readouts.folds, targets.pairs) @ targets.groups
 
 
 @settings(max_examples=10)
@@ -251,11 +271,11 @@ class Curves:
     def __init__(self, curves):
         self.curves, self.asked = curves, np.zeros((5, *curves.shape), dtype=int)
 
-    def errors(self, fit, left_out, pairs):
+    def errors(self, fit, folds, pairs):
         own, place, mine = int(fit.own), round(-np.log10(fit.penalty)), pairs[:, 0]
-        for (fold,) in left_out:
+        for fold in folds:
             self.asked[fold, own, place, mine] += 1
-        return [self.curves[own, place, mine][None] + 10.0 * (fold > 1) for (fold,) in left_out]
+        return np.stack([self.curves[own, place, mine] + 10.0 * (fold > 1) for fold in folds])
 
 
 @pytest.mark.parametrize("n", [6, 7])

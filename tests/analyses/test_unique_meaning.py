@@ -3,7 +3,6 @@
 from collections import namedtuple
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,11 @@ from hypothesis import strategies as st
 from sklearn.model_selection import PredefinedSplit
 
 from singflow.analyses import evidence
-from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
-from singflow.analyses.evidence import EVEN, FIRST, FittedOwnWords, FoldVariance, gain, unique_r2
+from singflow.analyses.bands import BANDS, PENALTIES, Bands
+from singflow.analyses.evidence import EVEN, FIRST, Distances, FittedOwnWords, gain, unique_r2
 from singflow.analyses.readout import OWN, Fit, Targets
 from tests.analyses.test_bands import plain_kernels, refit
-from tests.analyses.test_readout import ALIKE, WEIGHTS, embeddings, exact, parts
+from tests.analyses.test_readout import ALIKE, WEIGHTS, block_of, embeddings, exact, in_folds, parts
 
 SETTINGS = evidence.EvidenceSettings(draws=2)
 
@@ -42,7 +41,7 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     z = evidence.spell(logits, texts)[1] + 0.3
     z += noise * rng.uniform(0.5, 1.5, (n, 1)) * rng.standard_normal(z.shape)
     z += leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
-    return Block(a, b, logits, z, np.arange(n) % 5)
+    return block_of(a, b, logits, z)
 
 
 Found = namedtuple("Found", "facts planted own_words residuals")
@@ -131,7 +130,7 @@ def bent(kind, seed, n=200):
     }[kind]
     z = standard(told @ rng.standard_normal((told.shape[1], 8)))
     z += standard(rng.standard_normal((n, 8)))
-    return Block(a, b, logits, z, np.arange(n) % 5)
+    return block_of(a, b, logits, z)
 
 
 def standard(rows):
@@ -171,11 +170,11 @@ def test_a_large_linear_leak_shows_with_its_size():
 @given(st.integers(0, 10_000), st.floats(0, 0.5), st.integers(2, 6))
 def test_d_of_exact_kernels_is_never_below_zero(seed, leak, folds):
     block = planted(leak=leak, n=40, seed=seed)
-    block = replace(block, fold=np.arange(40) % folds)
-    targets, spread = Targets.of(3, 5, variance=[1.0, 1.0]), FoldVariance.of_all(parts(block))
-    estimates, _ = unique_r2(exact(block)[0], targets, spread, 0.95)
+    block = in_folds(block, np.arange(40) % folds)
+    targets, distances = Targets.of(3, 5, variance=[1.0, 1.0]), Distances.of_all(parts(block))
+    estimates, _ = unique_r2(exact(block)[0], targets, distances, 0.95)
     assert all(estimate.unique_r2 >= 0.0 for estimate in estimates)
-    assert all((estimate.low is None) == (folds < 3) for estimate in estimates)
+    assert all(len(one.without) in (18, 20) and one.low <= one.high for one in estimates)
 
 
 def test_d_is_that_of_scikit_learns_refits_and_himalayas_own_search_finds_no_better_read_out():
@@ -204,47 +203,65 @@ def test_d_is_that_of_scikit_learns_refits_and_himalayas_own_search_finds_no_bet
     assert errors[0] < 1.05 * -search.cv_scores_.mean(axis=1).max() * y.size
 
 
-def test_the_jackknife_refits_without_each_fold():
+def test_the_jackknife_refits_without_each_group():
     block = planted(leak=0.3, n=100)
     readouts, kernel, of_null, _ = exact(block)
-    y, fold, penalty, own = embeddings(block, 0), block.fold, 0.3, 0.1
-    spread = FoldVariance.of_all(parts(block))
-    only = None, (penalty,), (0.0, own)
-    (found,), selected = unique_r2(readouts, Targets.of(8), spread, 0.9, *only)
+    y, fold, group, penalty, own = embeddings(block), block.fold, block.group, 0.3, 0.1
+    distances, only = Distances.of_all(parts(block)), (None, (penalty,), (0.0, own))
+    (found,), selected = unique_r2(readouts, Targets.of(8), distances, 0.9, *only)
     assert selected.full == [Fit(own, penalty)] and selected.plain == [Fit(0.0, penalty)]
 
-    def gain(left_out, judge):
-        train, judged = ~np.isin(fold, left_out), fold == judge
-        both = [refit(k, y, train, judged, penalty) for k in (kernel, kernel + own * of_null)]
-        spared = (both[0] ** 2).sum() - (both[1] ** 2).sum()
-        return spared, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
+    def gains(keep):
+        made = np.zeros((5, 2))
+        for one in range(5):
+            train, judged = keep & (fold != one), keep & (fold == one)
+            both = [refit(k, y, train, judged, penalty) for k in (kernel, kernel + own * of_null)]
+            spared = (both[0] ** 2).sum() - (both[1] ** 2).sum()
+            made[one] = spared, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
+        return made
 
-    one = np.array([gain([j], j) for j in range(5)])
+    one = gains(np.ones(100, bool))
     np.testing.assert_allclose(selected.saved[:, 0], one[:, 0])
-    without = np.zeros((5, 2))
-    for i, j in combinations(range(5), 2):
-        without[i] += gain([i, j], j)
-        without[j] += gain([i, j], i)
+    without = np.array([gains(group != left_out).sum(axis=0) for left_out in range(40)])
     d, without = one[:, 0].sum() / one[:, 1].sum(), without[:, 0] / without[:, 1]
     assert found.unique_r2 == pytest.approx(d)
     np.testing.assert_allclose(found.without, without)
-    error = np.sqrt(16 / 5 * np.var(without, ddof=1))
-    ends = d + np.array([-1, 1]) * scipy.stats.t.ppf(0.95, 4) * error
+    error = np.sqrt(39**2 / 40 * np.var(without, ddof=1))
+    ends = d + np.array([-1, 1]) * scipy.stats.t.ppf(0.95, 39) * error
     assert [found.low, found.high] == pytest.approx(ends)
-    assert found.p(0.005) == pytest.approx(scipy.stats.t.sf((d - 0.005) / error, 4))
+    assert found.p(0.005) == pytest.approx(scipy.stats.t.sf((d - 0.005) / error, 39))
+
+
+@settings(max_examples=50)
+@given(st.integers(2, 1200), st.integers(1, 12), st.integers(1, 3), st.integers(0, 99))
+def test_groups_are_nested_in_folds_nearly_equal_and_hold_copies_together(n, folds, copies, seed):
+    rng = np.random.default_rng(seed)
+    image = np.repeat(rng.permutation(n), copies)
+    fold = rng.integers(folds, size=n)[image]
+    group = evidence.nested_groups(fold, image)
+    pairs = np.unique(np.stack([group, fold]), axis=1)
+    assert pairs[0].tolist() == [*range(len(pairs[0]))], "a group lies in one fold"
+    assert len(np.unique(np.stack([group, image]), axis=1)[0]) == n, "copies lie in one group"
+    counts = np.unique(pairs[1], return_counts=True)[1]
+    smallest, wanted = np.bincount(fold[::copies])[pairs[1]].min(), 40 if len(fold) <= 1024 else 20
+    expected = max(1, min(round(wanted / len(counts)), smallest // 2))
+    assert (counts == expected).all()
+    for one in np.unique(fold):
+        sizes = np.unique(group[fold == one], return_counts=True)[1]
+        assert np.ptp(sizes) <= copies
 
 
 def test_only_the_targets_that_are_asked_for_get_an_interval():
     block = planted(n=100)
-    readouts, spread = exact(block)[0], FoldVariance.of_all(parts(block))
+    readouts, distances = exact(block)[0], Distances.of_all(parts(block))
     targets = Targets.of(2, 2, 4, variance=[1.0, 2.0, 1.0])
-    every, _ = unique_r2(readouts, targets, spread, 0.95)
-    some, _ = unique_r2(readouts, targets, spread, 0.95, np.array([True, False, True]))
+    every, _ = unique_r2(readouts, targets, distances, 0.95)
+    some, _ = unique_r2(readouts, targets, distances, 0.95, np.array([True, False, True]))
     assert some[1].low is None and some[1].without == [] and some[1].p(0.0) == 1.0
     assert [one.unique_r2 for one in some] == pytest.approx([one.unique_r2 for one in every])
     assert [some[0].low, some[2].low] == pytest.approx([every[0].low, every[2].low])
     single = Targets.of(2, variance=[0.5])
-    (alone,), _ = unique_r2(readouts, single, spread, 0.95)
+    (alone,), _ = unique_r2(readouts, single, distances, 0.95)
     assert alone.unique_r2 == pytest.approx(2 * every[0].unique_r2)
 
 
@@ -274,12 +291,13 @@ def test_r2_of_b_is_that_of_scikit_learns_best_plain_fit(seed):
 
 def planted_on(block, most, draws=3):
     """Leaks planted on a study, and its embeddings' plain prediction and errors."""
-    marks, (readouts, *_) = evidence.Landmarks.draw(parts(block), len(block.fold), 0), exact(block)
+    marks = evidence.Landmarks.draw(parts(block), Distances.of_all(parts(block)), 0)
+    readouts, *_ = exact(block)
     pieces = list(readouts.residuals([Fit(0.0, 0.3)], 8, parts(block)))
     missed = np.concatenate([errors[0] for _, errors in pieces])
     bands, variance = Bands(block.principal, block.logits), np.var(block.embeddings, axis=0).sum()
     noise = np.random.default_rng(5).standard_normal((len(missed), draws * min(most, 8)))
-    both = [embeddings, lambda _, start: noise]
+    both = [embeddings, lambda _: noise]
     covariance = missed.T @ missed / len(missed)
     leaks = evidence.Planted.on(
         marks.read_outs(parts(block), bands, WEIGHTS, both),
@@ -362,7 +380,9 @@ def test_blocks_of_any_size_and_threads_change_no_result_and_landmarks_little(mo
     with_landmarks(monkeypatch, most)
     one, other = (measured(block, texts, others, size) for size in (300, 37))
     side_by_side = measured(block, texts, others, 300, threads=3)
-    assert evidence.Landmarks.draw(parts(block), 300, 0).exact == (most == 300)
+    assert evidence.Landmarks.draw(parts(block), Distances.of_all(parts(block)), 0).exact == (
+        most == 300
+    )
     assert side_by_side.facts == one.facts
     pd.testing.assert_frame_equal(side_by_side.planted, one.planted, check_exact=True)
     assert one.facts["weights"] == other.facts["weights"]
@@ -386,12 +406,14 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
 
     asked = parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep
     facts, _, _, residuals = evidence.unique_meaning(*asked)
-    spread = FoldVariance.of_all(parts(block))
-    total = sum(spread.of((fold,))[0] for fold in range(5))
+    total = Distances.of_all(parts(block)).total()
     assert residuals.plain is kept[0] and residuals.full is kept[1]
     gained = (residuals.plain**2).sum() - (residuals.full**2).sum()
     assert gained / total == pytest.approx(facts["unique_r2"])
-    np.testing.assert_allclose(residuals.covariance, np.cov(block.embeddings.T, bias=True))
+    covariance = np.cov(block.embeddings.T, bias=True)
+    np.testing.assert_allclose(residuals.covariance, covariance, atol=0.001)
+    assert np.trace(residuals.covariance) * 240 == pytest.approx(total)
+    np.testing.assert_array_equal(residuals.image, np.arange(240))
     np.testing.assert_array_equal(residuals.predicted, block.logits.argmax(axis=1))
     assert {*facts["lambdas"].values()} <= {*PENALTIES}
     assert facts["weights"]["null"] in OWN and facts["n"] == 240
@@ -443,8 +465,7 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         found = facts_of(planted(n=n))
         assert found["unique_r2_low"] is found["detectable"] is None
         assert (found["unique_r2"] is None) == (n == 2)  # two images must remain to fit on
-    few = planted(n=6)
-    known = facts_of(replace(few, fold=np.arange(6) % 3))
+    known = facts_of(in_folds(planted(n=6), np.arange(6) % 3))
     assert known["unique_r2_low"] <= known["unique_r2"]
     block = planted()
     still = replace(block, null=np.ones_like(block.null))
@@ -483,12 +504,30 @@ def test_the_turn_is_the_angle_of_that_share_of_the_variance():
     assert evidence.turn_deg(None, own_words, 0.31) is None
 
 
-def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():
+def test_distances_are_those_from_the_mean_of_the_images_that_fit():
     block = planted()
-    z, fold = block.embeddings, block.fold
-    rows = z - z[~np.isin(fold, (1, 3))].mean(0)
-    wanted = [(rows[fold == judged] ** 2).sum() for judged in (1, 3)]
-    spread = FoldVariance.of_all(parts(block))
-    np.testing.assert_allclose(spread.of((1, 3)), wanted)
-    few = FoldVariance.of_all(parts(planted(n=7)))
-    assert few.can_leave(2) and not few.can_leave(4)
+    z, fold, group = block.embeddings, block.fold, block.group
+    distances, wanted = Distances.of_all(parts(block)), 0.0
+    for one in range(5):
+        judged, kept = (fold == one) & (group != 9), (fold != one) & (group != 9)
+        wanted += ((z[judged] - z[kept].mean(0)) ** 2).sum()
+    assert distances.total(9) == distances.without()[9] == pytest.approx(wanted)
+    np.testing.assert_allclose(distances.mean(2), z[fold != 2].mean(axis=0))
+    assert distances.can_leave(groups=True)
+    few = Distances.of_all(parts(planted(n=5)))
+    assert few.can_leave() and few.can_leave(groups=True)
+    assert not Distances.of_all(parts(planted(n=3))).can_leave(groups=True)
+
+
+def test_copies_of_images_change_no_answer():
+    """Eight copies of an image are one image: for D, its interval, and the leaks that would show."""
+    texts, others, block = texts_of(), texts_of(seed=1), planted(leak=0.4, n=100)
+    columns = {name: np.tile(rows.T, 8).T for name, rows in vars(block).items()}
+    alone, eight = (
+        measured(block, texts, others),
+        measured(replace(block, **columns), texts, others),
+    )
+    assert eight.facts["n"] == 800 and eight.facts["weights"] == alone.facts["weights"]
+    for name in ("unique_r2", "unique_r2_low", "p", "detectable", "null_r2", "blind_unique_r2"):
+        assert eight.facts[name] == pytest.approx(alone.facts[name], rel=0.02), name
+    pd.testing.assert_frame_equal(eight.planted, alone.planted, rtol=0.05, atol=1e-4)

@@ -35,6 +35,8 @@ class Block:
     """Some images: coordinates a and b, logits, embeddings and folds.
 
     principal is a (n, r), null is b (n, k), logits (n, C), embeddings (n, m), fold (n,) from 0.
+    group (n,): groups of the jackknife, each of which lies in one fold. image (n,): from 0, the
+    same number for copies of an image.
     """
 
     principal: np.ndarray
@@ -42,6 +44,8 @@ class Block:
     logits: np.ndarray
     embeddings: np.ndarray
     fold: np.ndarray
+    group: np.ndarray
+    image: np.ndarray
 
 
 Blocks = Callable[[], Iterable[Block]]  # every call yields all images, in the same order

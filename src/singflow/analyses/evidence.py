@@ -12,7 +12,6 @@ The plain read-out has no b, the full one has b. A fit's `own` is the weight of 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,8 @@ from singflow.analyses.readout import (
 )
 from singflow.config.sections import Column, Section
 
+# Groups of the jackknife, with exact kernels and with features, whose sums fill the memory.
+GROUPS, GROUPS_MANY = 40, 20
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 OWN_WORDS = len(SHARP) + 2
 SHARES = (0.003, 0.01, 0.03, 0.1, 0.3)  # planted leaks, as shares of the embeddings' variance
@@ -206,8 +207,9 @@ class FittedOwnWords(OwnWords):
 class JackknifeEstimate:
     """D of one target, or a difference of two values of D, with an interval.
 
-    without: estimates without fold 0, without fold 1 and so on. low, high: ends of the interval.
-    error: standard error. low, high and error are None where the folds allow no interval.
+    without: estimates without the first group of images, without the second and so on. low, high:
+    ends of the interval. error: standard error. low, high and error are None where the groups allow
+    no interval.
     """
 
     unique_r2: float
@@ -242,19 +244,43 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> J
     return JackknifeEstimate(estimate, list(without), estimate - reach, estimate + reach, error)
 
 
-class FoldVariance:
-    """Squared distances of embeddings from a mean, by fold: the denominators of D."""
+def nested_groups(fold: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Groups of images for the jackknife, each inside one fold: (n,) int.
+
+    Every fold is dealt out to equally many groups, image after image. There are about GROUPS groups
+    (GROUPS_MANY, where kernels are not exact), or fewer, so that a group holds two different images
+    or more, if its fold does.
+
+    fold: (n,). image: (n,), numbers in an order that says nothing about the images, such as that of
+    their hashes; images with the same number are copies and stay together.
+    """
+    numbers, of_row = np.unique(np.stack([fold, image]), axis=1, return_inverse=True)
+    starts, sizes = np.unique(numbers[0], return_index=True, return_counts=True)[1:]
+    wanted = GROUPS if len(fold) <= LANDMARKS else GROUPS_MANY
+    parts = max(1, min(round(wanted / len(sizes)), int(sizes.min()) // 2))
+    place = np.arange(len(numbers[0])) - np.repeat(starts, sizes)
+    groups = np.repeat(np.arange(len(sizes)), sizes) * parts + place % parts
+    return np.asarray(groups[of_row.ravel()])
+
+
+class Distances:
+    """Squared distances of embeddings from means of other embeddings: the denominators of D.
+
+    n: number of images read.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[int, tuple[int, np.ndarray, float]] = {}
+        self.n, self._images = 0, [np.empty(0, np.int64)]
+        # By group: its fold, number of images, sum of embeddings, sum of their squared lengths.
+        self._sums: dict[int, tuple[int, int, np.ndarray, float]] = {}
 
     @classmethod
-    def of_all(cls, blocks: Blocks) -> "FoldVariance":
+    def of_all(cls, blocks: Blocks) -> "Distances":
         """The squared distances of all images."""
-        spread = cls()
-        for _ in spread.watching(blocks)():
+        made = cls()
+        for _ in made.watching(blocks)():
             pass
-        return spread
+        return made
 
     def watching(self, blocks: Blocks) -> Blocks:
         """The blocks, whose embeddings are added once they have been read."""
@@ -263,75 +289,56 @@ class FoldVariance:
             for block in blocks():
                 yield block
                 z = block.embeddings.astype(np.float64)
-                for fold in np.unique(block.fold).tolist():
-                    rows = z[block.fold == fold]
-                    n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
+                self.n += len(z)
+                self._images.append(np.unique(block.image))
+                for group in np.unique(block.group).tolist():
+                    mine = block.group == group
+                    rows, fold = z[mine], int(block.fold[mine][0])
+                    _, n, total, square = self._sums.get(group, (fold, 0, np.zeros(z.shape[1]), 0))
                     square += float(np.vdot(rows, rows))
-                    self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square
+                    self._sums[group] = fold, n + len(rows), total + rows.sum(axis=0), square
 
         return watched
 
-    def can_leave(self, folds: int) -> bool:
-        """Whether any `folds` folds can be left out so that two images remain to fit on."""
-        return sum(sorted(sums[0] for sums in self._sums.values())[:-folds]) > 1
+    @property
+    def images(self) -> np.ndarray:
+        """Numbers of the images; copies have one number."""
+        return np.unique(np.concatenate(self._images))
 
-    def of(self, left_out: tuple[int, ...]) -> np.ndarray:
-        """Sum of squared distances of each fold left out from the mean of the kept folds.
+    @property
+    def folds(self) -> list[int]:
+        return sorted({fold for fold, *_ in self._sums.values()})
 
-        sum |z - c|^2 = sum |z|^2 - 2 c . sum z + n |c|^2, for the mean c of the kept folds.
+    def _kept(self, fold: int, group: int | None) -> tuple[int, np.ndarray]:
+        kept = [sums for name, sums in self._sums.items() if sums[0] != fold and name != group]
+        return sum(sums[1] for sums in kept), np.sum([sums[2] for sums in kept], axis=0)
+
+    def can_leave(self, *, groups: bool = False) -> bool:
+        """Whether two images remain to fit on without any fold, and a group of another fold."""
+        some = [*self._sums] if groups else [None]
+        return all(self._kept(fold, group)[0] > 1 for fold in self.folds for group in some)
+
+    def mean(self, fold: int, group: int | None = None) -> np.ndarray:
+        """Mean (m,) of the embeddings that are neither in the fold nor in the group."""
+        n, total = self._kept(fold, group)
+        return np.asarray(total / n)
+
+    def total(self, group: int | None = None) -> float:
+        """Sum over folds of the squared distances of a fold's embeddings from mean(fold, group).
+
+        The group is left out. sum |z - c|^2 = sum |z|^2 - 2 c . sum z + n |c|^2.
         """
-        kept = [sums for fold, sums in self._sums.items() if fold not in left_out]
-        mean = np.sum([sums[1] for sums in kept], axis=0) / sum(sums[0] for sums in kept)
-        return np.array(
-            [
-                square - 2.0 * mean @ total + n * mean @ mean
-                for n, total, square in map(self._sums.__getitem__, left_out)
-            ]
-        )
+        total = 0.0
+        for fold in self.folds:
+            mean = self.mean(fold, group)
+            for name, (of, n, embeddings, square) in self._sums.items():
+                if of == fold and name != group:
+                    total += square - 2.0 * mean @ embeddings + n * mean @ mean
+        return float(total)
 
-
-class FoldPairs:
-    """Estimates without each fold, from fits that leave out two folds: see jackknife().
-
-    The estimate without fold i is what the study would say if fold i were not there: no fit sees
-    it, and no error is counted on it. So D without fold i sums, over the other folds j, what b
-    saves on j in fits without i and j. A fit without i and j therefore counts twice: on j for fold
-    i, and on i for fold j. There are no pairs where leaving out two folds leaves fewer than two
-    images.
-
-    Parameters
-    ----------
-    folds : list of int
-        The folds.
-    spread : FoldVariance
-        Squared distances of the embeddings.
-    count : int
-        Number of estimates t.
-    """
-
-    def __init__(self, folds: list[int], spread: FoldVariance, count: int) -> None:
-        self.left_out = list(combinations(folds, 2)) if spread.can_leave(2) else []
-        self._folds = folds
-        self._sums, self._totals = np.zeros((len(folds), count)), np.zeros((len(folds), 1))
-        for pair in self.left_out:
-            self._totals[self._rows(pair), 0] += spread.of(pair)
-
-    def _rows(self, pair: tuple[int, int]) -> np.ndarray:
-        """The folds without which the errors on the folds of a pair count."""
-        return np.array([self._folds.index(pair[1]), self._folds.index(pair[0])])
-
-    def add(self, pair: tuple[int, int], saved: np.ndarray, which: np.ndarray) -> None:
-        """Add what is saved on the folds of a pair, (2, len(which)), to some estimates."""
-        self._sums[np.ix_(self._rows(pair), which)] += saved
-
-    def without(self, variance: np.ndarray) -> np.ndarray:
-        """The estimates without each fold, (folds, t); (0, t) without pairs.
-
-        variance: (t,), of the targets, divided by that of the embeddings.
-        """
-        if not self.left_out:
-            return self._sums[:0]
-        return self._sums / (self._totals * variance)
+    def without(self) -> np.ndarray:
+        """The sums without each group: (groups,)."""
+        return np.array([self.total(group) for group in sorted(self._sums)])
 
 
 def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
@@ -342,13 +349,13 @@ def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
 def unique_r2(
     readouts: ReadOuts,
     targets: Targets,
-    spread: FoldVariance,
+    distances: Distances,
     confidence: float,
     intervals: np.ndarray | None = None,
     penalties: Sequence[float] = PENALTIES,
     own: Sequence[float] = OWN,
 ) -> tuple[list[JackknifeEstimate], Selected]:
-    """D of every target; intervals from refits that leave one fold out of fitting and of judging.
+    """D of every target; intervals from refits that leave one group of images out.
 
     D = (sum |e|^2 - sum |e_b|^2) / sum |z - mean z|^2 over images that the fits left out, with the
     errors e without b and e_b with b.
@@ -359,8 +366,8 @@ def unique_r2(
         Read-outs of the targets' columns.
     targets : Targets
         The targets.
-    spread : FoldVariance
-        Squared distances of the embeddings.
+    distances : Distances
+        Of the embeddings.
     confidence : float
         Coverage of the intervals, 0 to 1.
     intervals : ndarray of bool (targets,), optional
@@ -377,24 +384,24 @@ def unique_r2(
 
     Notes
     -----
-    The refits keep the penalties and the weight of b. A fold that is left out of fitting and of
-    judging needs, for each other fold, a fit without both folds.
+    The estimate without a group is what the study would say if the group were not there: no fit
+    sees it, and no error is counted on it. The penalties and the weight of b stay. There is no
+    interval where leaving out a fold and a group leaves fewer than two images.
     """
-    folds, variance = readouts.folds, targets.variance
-    total = sum(float(spread.of((fold,)).sum()) for fold in folds)
+    variance, total = targets.variance, distances.total()
     selected = select(readouts, targets, total, penalties, own)
     whole = selected.saved.sum(axis=0) / (total * variance)
     judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
-    pairs = FoldPairs(folds, spread, len(variance))
+    judged = judged & distances.can_leave(groups=True)
+    without = np.zeros((len(distances.without()) if judged.any() else 0, len(variance)))
     for fits, sign in ((selected.plain, 1.0), (selected.full, -1.0)):
         for fit in sorted({fit for fit, wanted in zip(fits, judged, strict=True) if wanted}):
             mine = np.flatnonzero(judged & np.array([one == fit for one in fits]))
             used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
-            groups = targets.groups[np.ix_(used, mine)]
-            found = readouts.errors(fit, pairs.left_out, targets.pairs[used])
-            for pair, products in zip(pairs.left_out, found, strict=True):
-                pairs.add(pair, sign * (products @ groups), mine)
-    without = pairs.without(variance)
+            products = readouts.errors_without(fit, targets.pairs[used])
+            without[:, mine] += sign * (products @ targets.groups[np.ix_(used, mine)])
+    if judged.any():
+        without /= distances.without()[:, None] * variance
     estimates = [
         jackknife(estimate, without[:, place].tolist() if judged[place] else [], confidence)
         for place, estimate in enumerate(whole)
@@ -408,7 +415,7 @@ class Landmarks:
 
     rows: their numbers. block: the images. searched: places among them of the images that weights
     are found on. mean: (k,) mean of b; level: what makes its mean square 1. n: number of all
-    images. covariance: (r, r) of a, over all images.
+    images. covariance: (r, r) of a, over all images. Of copies, one is a landmark or searched.
     """
 
     rows: np.ndarray
@@ -420,13 +427,16 @@ class Landmarks:
     covariance: np.ndarray
 
     @classmethod
-    def draw(cls, blocks: Blocks, n: int, seed: int, most: int = LANDMARKS) -> "Landmarks":
-        """Draw landmarks among n images, and sum up the covariance of a over all images.
+    def draw(
+        cls, blocks: Blocks, distances: Distances, seed: int, most: int = LANDMARKS
+    ) -> "Landmarks":
+        """Draw landmarks among images, and sum up the covariance of a over all images.
 
         A sum about the first row, mean a a^T - mean a (mean a)^T, costs no precision.
         """
-        order = np.random.default_rng([seed, 4]).permutation(n)[:most]
-        wanted, start, parts = np.sort(order), 0, []
+        n, start, parts, images = distances.n, 0, [], distances.images
+        order = np.random.default_rng([seed, 4]).permutation(images)[:most]
+        first_of = np.full(int(images[-1]) + 1, -1)  # the first row of each image
         for block in blocks():
             if not start:
                 first = block.principal[0].astype(np.float64)
@@ -434,18 +444,23 @@ class Landmarks:
             a = block.principal - first
             total += a.sum(axis=0)
             products += a.T @ a
-            stop = start + len(block.fold)
-            inside = wanted[(wanted >= start) & (wanted < stop)] - start
-            parts.append([column[inside] for column in vars(block).values()])
-            start = stop
+            here, at = np.unique(block.image, return_index=True)
+            new = first_of[here] < 0
+            first_of[here[new]] = start + at[new]
+            wanted = np.isin(block.image, order) & (
+                first_of[block.image] == start + np.arange(len(a))
+            )
+            parts.append([column[wanted | (n <= most)] for column in vars(block).values()])
+            start += len(a)
+        rows = np.arange(n) if n <= most else np.sort(first_of[order])
         block = Block(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         null = block.null.astype(np.float64)
         mean = null.mean(axis=0)
         square = float(((null - mean) ** 2).sum()) / len(null)
         level = 1.0 / np.sqrt(square) if square > TINY else 0.0
-        searched = np.sort(np.searchsorted(wanted, order[:SEARCHED]))
+        searched = np.sort(np.searchsorted(rows, first_of[order[:SEARCHED]]))
         covariance = products / n - np.outer(total / n, total / n)
-        return cls(wanted, block, searched, mean, level, n, covariance)
+        return cls(rows, block, searched, mean, level, n, covariance)
 
     def bands(self) -> Bands:
         """The bands of the landmarks."""
@@ -472,8 +487,8 @@ class Landmarks:
         if not self.exact:
             return Nystroem(blocks, bands, weights, self.null, parts, threads)
         block = self.block
-        columns = np.hstack([part(block, 0) for part in parts])
-        return Exact(bands.mixed(weights), self.null(block), columns, block.fold)
+        columns = np.hstack([part(block) for part in parts])
+        return Exact(bands.mixed(weights), self.null(block), columns, block)
 
     def first_direction(self) -> np.ndarray:
         """First principal direction (k,) of b, with mean square 1 along it."""
@@ -579,26 +594,28 @@ def _root(covariance: np.ndarray, least: float) -> np.ndarray:
 CHUNK = 256  # images whose noise is drawn together
 
 
-def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
-    """Normal numbers (n, width) of images start, start + 1, ..., whatever the blocks are."""
-    chunks = range(start // CHUNK, (start + n - 1) // CHUNK + 1)
-    drawn = [
-        np.random.default_rng([seed, 2, chunk]).standard_normal((CHUNK, width)) for chunk in chunks
-    ]
-    return np.concatenate(drawn)[start - CHUNK * chunks[0] :][:n]
+def _normal(seed: int, image: np.ndarray, width: int) -> np.ndarray:
+    """Normal numbers (n, width) of images, whatever the blocks are; copies have the same."""
+    drawn, of = np.empty((len(image), width)), image // CHUNK
+    for chunk in np.unique(of).tolist():
+        rows, generator = of == chunk, np.random.default_rng([seed, 2, chunk])
+        drawn[rows] = generator.standard_normal((CHUNK, width))[image[rows] % CHUNK]
+    return drawn
 
 
 @dataclass(frozen=True)
 class Residuals:
     """Cross-fitted errors of the remainder, and what comes out of the same pass.
 
-    plain, full: (n, m), errors without and with b. predicted: (n,), classes. covariance: (m, m), of
-    the embeddings.
+    plain, full: (n, m), errors without and with b. predicted: (n,), classes. image: (n,), the same
+    number for copies. covariance: (m, m), of the embeddings about the means of the other folds, so
+    that its trace is what D is divided by.
     """
 
     plain: np.ndarray
     full: np.ndarray
     predicted: np.ndarray
+    image: np.ndarray
     covariance: np.ndarray
 
 
@@ -623,54 +640,57 @@ def unique_meaning(
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
-    three folds, or where leaving out two folds leaves fewer than two images.
+    three groups, or where leaving out a fold and a group leaves fewer than two images.
     """
     with threadpool_limits(1):
-        spread = FoldVariance()
-        own_words = FittedOwnWords.fit(spread.watching(blocks), texts)
+        distances = Distances()
+        own_words = FittedOwnWords.fit(distances.watching(blocks), texts)
         margin, draws, m = settings.margin, settings.draws, len(own_words.offset)
         facts: dict[str, Any] = {
             "n": own_words.n,
             "r2_words": own_words.r2 if texts is not None else None,
             "margin": margin,
         }
-        marks = Landmarks.draw(blocks, own_words.n, seed)
-        if not marks.level or not spread.can_leave(1) or not own_words.variance > 0:
+        marks = Landmarks.draw(blocks, distances, seed)
+        if not marks.level or not distances.can_leave() or not own_words.variance > 0:
             return facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None
         bands, weights = weighted(marks, own_words, seed, threads)
         most = PLANTED if marks.exact else PLANTED_MANY
         wide, looked = draws * min(m, most), directions(m, most, seed, 0)
-        parts: list[Columns] = [lambda block, _: own_words.remainder(block)]
+        parts: list[Columns] = [own_words.remainder]
         variance, sizes, reworded = [1.0], [m], None if texts is None else others
         if reworded is not None:
             blind, blind_variance = _blind(blocks, own_words, reworded)
-            parts.append(lambda block, _: blind(block) @ looked)
+            parts.append(lambda block: blind(block) @ looked)
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
-        parts.append(lambda block, start: _normal(seed, start, len(block.fold), wide))
+        parts.append(lambda block: _normal(seed, block.image, wide))
         readouts = marks.read_outs(blocks, bands, weights, parts, threads)
         estimates, selected = unique_r2(
             readouts,
             Targets.of(*sizes, variance=variance),
-            spread,
+            distances,
             confidence,
             np.arange(len(sizes)) == 0,
         )
         real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
-        shape, predicted = (own_words.n, m), np.empty(own_words.n, np.int32)
-        residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
+        shape, (predicted, image) = (own_words.n, m), np.empty((2, own_words.n), np.int32)
+        residuals = Residuals(keep(shape), keep(shape), predicted, image, np.zeros((m, m)))
+        means = {fold: distances.mean(fold) for fold in distances.folds}
         covariance, start = np.zeros((m, m)), 0
         for block, missed in readouts.residuals((plain, full), m, blocks):
             rows = slice(start, start + len(block.fold))
             residuals.plain[rows], residuals.full[rows] = missed
-            residuals.predicted[rows], start = block.logits.argmax(axis=1), rows.stop
-            covariance += missed[0].T @ missed[0] / own_words.n
-            centred = block.embeddings - own_words.mean
+            predicted[rows], image[rows] = block.logits.argmax(axis=1), block.image
+            start, covariance = rows.stop, covariance + missed[0].T @ missed[0] / own_words.n
+            centred = block.embeddings - np.stack([means[fold] for fold in block.fold.tolist()])
             residuals.covariance[:] += centred.T @ centred / own_words.n
         planted = Planted.on(
             readouts, plain.penalty, covariance, own_words.variance, marks, draws, most, seed
         )
         penalties = PENALTIES if marks.exact else (plain.penalty,)
-        leaks, _ = unique_r2(planted.readouts, planted.targets, spread, confidence, None, penalties)
+        leaks, _ = unique_r2(
+            planted.readouts, planted.targets, distances, confidence, None, penalties
+        )
         table = _table(
             [
                 (kind, share, draw, leak.unique_r2, leak.low, leak.p(margin))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from singflow.analyses.evidence import OwnWords
 from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
@@ -76,7 +77,8 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     axes = coordinate_axes(head.principal, head.null, images.features_alone)
     rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
     member_of = np.full(len(images.manifest), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, member_of, penalty, how.threads)
+    image = pd.factorize(images.manifest["sha256"])[0]
+    refits = Refits.prepare(rows, sums, image, member_of, penalty, how.threads)
     del sums
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,13 +2,14 @@
 
 The floor is the angle for null components that carry no information beyond own words. Its
 embeddings are z* = w + s r: own words w, plus the remainder r = z - w with a random sign s = 1 or
--1 for every image. A sign keeps the size of every remainder and its distribution about 0, and takes
-away what b tells about it. The coordinates (a, b) stay, and the translator is refitted to z*. What
-IS it still has comes from the fit alone: from b that stands in for a, and from chance.
+-1 for every image and its copies. A sign keeps the size of every remainder and its distribution
+about 0, and takes away what b tells about it. The coordinates (a, b) stay, and the translator is
+refitted to z*. What IS it still has comes from the fit alone: from b that stands in for a, and from
+chance.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import OwnWords
+from singflow.analyses.evidence import OwnWords, nested_groups
 from singflow.analyses.geometry import Axes, complement, coordinate_axes
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
@@ -50,16 +51,15 @@ class SplitHead:
         """A head (weight, bias), with the basis (d, k) of its null space."""
         return cls(head["weight"], head["bias"], complement(basis), basis)
 
-    def block(self, features: np.ndarray, embeddings: np.ndarray, fold: np.ndarray) -> Block:
-        """Images for the test, from features (n, d) and embeddings (n, m).
+    def coordinates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Principal coordinates (n, r), null coordinates (n, k) and logits (n, C) of features.
 
         The logits are those of the principal component alone, whatever the rank rule: they are
         W f + c - W V_0 b, which is W f + c up to rounding where the null space is the kernel of W.
         """
         axes, unseen = self._maps
         a, b = np.split(features @ axes, [self.principal.shape[1]], axis=1)
-        logits = features @ self.weight.T + self.bias - b @ unseen
-        return Block(a, b, logits, embeddings, fold)
+        return a, b, features @ self.weight.T + self.bias - b @ unseen
 
     @cached_property
     def _maps(self) -> tuple[np.ndarray, np.ndarray]:
@@ -68,17 +68,42 @@ class SplitHead:
 
 
 def whole_images(images: Images, head: SplitHead, threads: int | None = None) -> Iterator[Block]:
-    """View 0 of images, in blocks and in the order of the shards; threads: as in map_apart()."""
-    fold = images.manifest["fold"].to_numpy()
+    """View 0 of images, in blocks and in the order of the shards; threads: as in map_apart().
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    Their manifest has the columns of grouped().
+    """
+    of_image = images.manifest[["fold", "group", "image"]].to_numpy().T
+
+    def parts() -> Iterator[tuple[np.ndarray, ...]]:
         for shard, embeddings in images:
             for part in in_blocks(np.flatnonzero(shard["view"] == 0), BATCH):
                 if len(part):
                     image_id = shard["image_id"][part]
-                    yield shard["features"][part], embeddings[part], fold[image_id]
+                    yield shard["features"][part], embeddings[part], of_image[:, image_id]
 
-    yield from map_apart(lambda part: head.block(*part), parts(), threads)
+    def block(part: tuple[np.ndarray, ...]) -> Block:
+        features, embeddings, numbers = part
+        return Block(*head.coordinates(features), embeddings, *numbers)
+
+    yield from map_apart(block, parts(), threads)
+
+
+def grouped(pool: Pool[Any]) -> Pool[Any]:
+    """The images with two more columns of their manifests: see Block.
+
+    image is the same number for equal sha256. group is dealt out by sha256.
+    """
+    parts = [images.manifest for images in pool]
+    sha256, fold = (pd.concat([part[name] for part in parts]) for name in ("sha256", "fold"))
+    group = nested_groups(fold.to_numpy(), pd.factorize(sha256, sort=True)[0])
+    numbers = np.stack([group, pd.factorize(sha256)[0]], axis=1)
+    start, made = 0, []
+    for images, manifest in zip(pool, parts, strict=True):
+        rows = numbers[start : start + len(manifest)]
+        named = manifest.assign(group=rows[:, 0], image=rows[:, 1])
+        made.append(replace(images, manifest=named))
+        start += len(manifest)
+    return Pool(made[-1], made[0] if pool.reference is not None else None)
 
 
 @dataclass(frozen=True)
@@ -134,7 +159,7 @@ class Rows:
                     sums.update(coordinates, z, shard["image_id"][part], shard["view"][part])
                 origin = coordinates[0].astype(np.float64) if not start else origin
                 at = slice(start, start + len(part))
-                spoken = own_words.spoken(head.block(features, z, np.zeros(len(part))).logits)
+                spoken = own_words.spoken(head.coordinates(features)[2])
                 files[0][at], files[1][at], files[2][at] = coordinates - origin, spoken, z - spoken
                 start += len(part)
         return cls(files[0], rank, origin, files[1], files[2], image_id[wanted], view[wanted])
@@ -166,19 +191,26 @@ class Refitted:
 class Refits:
     """Translators that are refitted to other embeddings of the same training rows.
 
-    groups: the group of each training image, or WHOLE for an image that no fit uses. member_of: for
-    each scored image the fit that scores it, WHOLE being that of all training rows.
-    fits: by their member.
+    groups: the group of each training image, or WHOLE for an image that no fit uses. image: (n,),
+    the same number for copies of an image. member_of: for each scored image the fit that scores it,
+    WHOLE being that of all training rows. fits: by their member.
     """
 
     rows: Rows
     groups: np.ndarray
+    image: np.ndarray
     member_of: np.ndarray
     fits: dict[int, RefitBasis]
 
     @classmethod
     def prepare(
-        cls, rows: Rows, sums: GroupSums, member_of: np.ndarray, penalty: float, threads: int | None
+        cls,
+        rows: Rows,
+        sums: GroupSums,
+        image: np.ndarray,
+        member_of: np.ndarray,
+        penalty: float,
+        threads: int | None,
     ) -> "Refits":
         """Prepare the fits that score the images, with the penalty of the translator.
 
@@ -194,7 +226,7 @@ class Refits:
             return RefitBasis(groups, inverse, own.feature_mean, own.n)
 
         made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, member_of, made)
+        return cls(rows, sums.split.groups, image, member_of, made)
 
     def translators(self, signs: np.ndarray) -> dict[int, Refitted]:
         """Refit translators to embeddings whose remainders have other signs.
@@ -241,8 +273,9 @@ class Refits:
         """
 
         def one(draw: int) -> Result:
-            signs = np.random.default_rng([seed, 3, draw]).choice([-1.0, 1.0], len(self.groups))
-            return use(self.translators(signs))
+            generator = np.random.default_rng([seed, 3, draw])
+            signs = generator.choice([-1.0, 1.0], int(self.image.max()) + 1)
+            return use(self.translators(signs[self.image]))
 
         yield from map_apart(one, range(draws), threads)
 
@@ -331,7 +364,8 @@ def floor_of_images(
     else:
         scored = Rows.read(pool.scored, head, axes, own_words, how.folder, None)
         member_of = np.full(len(ids), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, member_of, penalty, how.threads)
+    image = pd.factorize(pool.training.manifest["sha256"])[0]
+    refits = Refits.prepare(rows, sums, image, member_of, penalty, how.threads)
     del sums
     floors, spread = refits.floor(scored, draws=how.draws, seed=how.seed, threads=how.threads)
     found = pd.DataFrame({"image_id": ids, "floor_is_deg": floors})

@@ -49,19 +49,16 @@ def clusters(copies: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(np.random.default_rng([seed, 6]).permutation(count)[numbers] % CLUSTERS)
 
 
-def by_text(
-    residuals: Residuals, texts: np.ndarray, copies: np.ndarray, question: Question
-) -> pd.DataFrame:
+def by_text(residuals: Residuals, texts: np.ndarray, question: Question) -> pd.DataFrame:
     """D of each text, and whether it exceeds the margin.
 
     Parameters
     ----------
     residuals : Residuals
-        Cross-fitted errors of the remainder, without and with b, of n images.
+        Cross-fitted errors of the remainder, without and with b, of n images. Copies of an image
+        are drawn together.
     texts : ndarray (T, m)
         Unit vectors, see centred_texts().
-    copies : ndarray (n,)
-        Images with the same number are copies, and are drawn together.
     question : Question
         How they are tested.
 
@@ -77,7 +74,7 @@ def by_text(
     e_b with b. Studentized; step-down over the largest statistic (Romano and Wolf 2005), by a
     multiplier bootstrap over images.
     """
-    of_image = clusters(copies, question.seed)
+    of_image = clusters(residuals.image, question.seed)
     n, count = len(of_image), int(of_image.max()) + 1
     members = scipy.sparse.csr_array((np.ones(n), (np.arange(n), of_image)), shape=(n, count))
     sizes = np.bincount(of_image, minlength=count)[:, None]
@@ -97,16 +94,14 @@ def by_text(
     return _tested(influence, np.full(len(texts), count), question)
 
 
-def by_group(
-    residuals: Residuals, groups: np.ndarray, copies: np.ndarray, question: Question
-) -> pd.DataFrame:
+def by_group(residuals: Residuals, groups: np.ndarray, question: Question) -> pd.DataFrame:
     """D within each group of images, and whether it exceeds the margin.
 
     groups: (n,) number of each image's group, -1 for none. The columns are those of by_text(), and
     n, the images of the group. Groups of fewer than GROUP_IMAGES images (copies count once) have no
     interval and no p.
     """
-    of_image, mine = clusters(copies, question.seed), groups >= 0
+    of_image, mine = clusters(residuals.image, question.seed), groups >= 0
     count, found = int(of_image.max()) + 1, int(groups.max(initial=-1)) + 1
     variance = float(np.trace(residuals.covariance))
     gain = np.concatenate(

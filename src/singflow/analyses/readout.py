@@ -3,7 +3,8 @@
 A read-out of columns t is a kernel ridge regression, mean t + K (K + penalty I)^-1 (t - mean t).
 Its plain kernel K is a weighted sum of bands (analyses/bands.py). The other read-out adds the null
 coordinates b with a weight of their own: K + own b b^T. Kernels are centred, so the mean is free.
-D compares the errors of the two on images that the fits left out.
+D compares the errors of the two on images that the fits left out. Penalties are per distinct image:
+copies change no read-out.
 
 Up to LANDMARKS images the kernels are exact. Above, the bands are known by their kernels with
 LANDMARKS images (Nystroem's method), and b stays exact.
@@ -36,7 +37,7 @@ OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean
 LOOKED = 2  # folds on which penalties are chosen where every fold needs a fit of its own
 JITTER = 1e-8  # of the landmarks' kernel, whose mean trace is 1
 
-Columns = Callable[[Block, int], np.ndarray]  # of a block whose first image has this number
+Columns = Callable[[Block], np.ndarray]  # of the images of a block
 
 
 class Fit(NamedTuple):
@@ -68,7 +69,7 @@ class Targets:
 
 
 class Exact:
-    """The read-outs of few images, with a closed form for the errors on folds left out.
+    """The read-outs of few images, with a closed form for the errors on images left out.
 
     With M = (K + penalty I)^-1 - 1 1^T / (n penalty) for a centred kernel K, penalty M t are the
     errors of the fit to all images. The fit without the images S has the errors (M_SS)^-1 (M t)_S
@@ -83,15 +84,16 @@ class Exact:
         b, with mean square 1 about its mean.
     columns : ndarray (n, c)
         Columns of the targets.
-    fold : ndarray (n,)
-        Folds of the images.
+    block : Block
+        The images.
     """
 
     def __init__(
-        self, kernel: np.ndarray, null: np.ndarray, columns: np.ndarray, fold: np.ndarray
+        self, kernel: np.ndarray, null: np.ndarray, columns: np.ndarray, block: Block
     ) -> None:
-        self._null, self._columns, self._fold = null, columns, fold
-        self.folds = self.looked = np.unique(fold).tolist()
+        self._null, self._columns, self._fold, self._group = null, columns, block.fold, block.group
+        self._copies = len(block.image) / len(np.unique(block.image))
+        self.folds = self.looked = np.unique(block.fold).tolist()
         self._kernel = centred(kernel)
         self._spectra: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         # The last one, which fits that leave out one fold after the other have in common.
@@ -105,31 +107,54 @@ class Exact:
             kernel = self._kernel + fit.own * centred(self._null @ self._null.T)
             spectrum, vectors = scipy.linalg.eigh(kernel, driver="evd", check_finite=False)
             self._spectra[fit.own] = np.maximum(spectrum, 0.0), vectors
-        spectrum, vectors = self._spectra[fit.own]
-        operator = (vectors / (spectrum + fit.penalty)) @ vectors.T
-        operator -= 1.0 / (len(operator) * fit.penalty)
+        (spectrum, vectors), penalty = self._spectra[fit.own], fit.penalty * self._copies
+        operator = (vectors / (spectrum + penalty)) @ vectors.T
+        operator -= 1.0 / (len(operator) * penalty)
         self._operators = {fit: operator}
         return operator
 
     def _missed(
-        self, operator: np.ndarray, moved: np.ndarray, folds: Sequence[int]
+        self, operator: np.ndarray, moved: np.ndarray, fold: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the folds left out, and the errors there; moved is M t (n, c)."""
-        rows = np.flatnonzero(np.isin(self._fold, folds))
+        """Rows of the fold left out, and the errors there; moved is M t (n, c)."""
+        rows = np.flatnonzero(self._fold == fold)
         return rows, solved(operator[np.ix_(rows, rows)], moved[rows])
 
-    def errors(
-        self, fit: Fit, left_out: Sequence[tuple[int, ...]], pairs: np.ndarray
-    ) -> list[np.ndarray]:
-        """Products (len(folds), p) of column errors on folds left out together, by set of folds."""
-        used = np.unique(pairs)
-        (first, second), operator = np.searchsorted(used, pairs.T), self._operator(fit)
-        moved, found = operator @ self._columns[:, used], []
-        for folds in left_out:
-            rows, missed = self._missed(operator, moved, folds)
-            parts = [missed.T[:, self._fold[rows] == f] for f in folds]
-            found.append(np.stack([np.vecdot(part[first], part[second]) for part in parts]))
-        return found
+    def errors(self, fit: Fit, folds: Sequence[int], pairs: np.ndarray) -> np.ndarray:
+        """Products (folds, p) of column errors on folds, each of which is left out alone."""
+        (used, (first, second)), operator = _used(pairs), self._operator(fit)
+        moved = operator @ self._columns[:, used]
+        missed = [np.ascontiguousarray(self._missed(operator, moved, f)[1].T) for f in folds]
+        return np.stack([np.vecdot(part[first], part[second]) for part in missed])
+
+    def errors_without(self, fit: Fit, pairs: np.ndarray) -> np.ndarray:
+        """Products (groups, p) of column errors on all images but one group, left out of all fits.
+
+        A fit leaves out a fold S and a group G. With U = (M_SS)^-1 M_SG, the errors on the fold are
+        e_S - U e_G, where e_S are those without the group, and the errors on the group are
+        e_G = (M_GG - M_GS U)^-1 ((M t)_G - M_GS e_S). A group of the fold needs no other fit.
+        """
+        (used, (first, second)), operator = _used(pairs), self._operator(fit)
+        moved, groups = operator @ self._columns[:, used], np.unique(self._group)
+        total = np.zeros((len(groups), len(pairs)))
+
+        for fold in self.folds:
+            inside, missed = self._missed(operator, moved, fold)
+            outside = np.flatnonzero(self._fold != fold)
+            crossed = operator[np.ix_(inside, outside)]
+            moving = solved(operator[np.ix_(inside, inside)], crossed)
+            inner = operator[np.ix_(outside, outside)] - crossed.T @ moving
+            left = moved[outside] - crossed.T @ missed
+            turned = np.ascontiguousarray(missed.T)
+            for place, group in enumerate(groups):
+                if (mine := self._group[inside] == group).any():
+                    found = turned[:, ~mine]
+                else:
+                    rows = np.flatnonzero(self._group[outside] == group)
+                    of_group = solved(inner[np.ix_(rows, rows)], left[rows])
+                    found = turned - of_group.T @ moving[:, rows].T
+                total[place] += np.vecdot(found[first], found[second])
+        return total
 
     def residuals(
         self, fits: Sequence[Fit], m: int, blocks: Blocks
@@ -144,7 +169,7 @@ class Exact:
         operator = self._operator(fit)
         moved = operator @ self._columns[:, :m]
         for fold in self.folds:
-            rows, missed = self._missed(operator, moved, (fold,))
+            rows, missed = self._missed(operator, moved, fold)
             moved[rows] = missed
         return moved
 
@@ -152,7 +177,7 @@ class Exact:
         """Squared error of the plain fit to b, on folds that are left out one by one."""
         operator = self._operator(Fit(0.0, penalty))
         moved = operator @ self._null
-        missed = [self._missed(operator, moved, (fold,))[1] for fold in folds]
+        missed = [self._missed(operator, moved, fold)[1] for fold in folds]
         return float(sum(np.trace(errors.T @ errors) for errors in missed))
 
     def derive(
@@ -260,12 +285,12 @@ class Moments:
 
 
 class Nystroem:
-    """The read-outs of many images: sums over features for each fold, in constant memory.
+    """The read-outs of many images: sums over features for each group, in constant memory.
 
     With the kernel C (n, L) of the images and the landmarks, and A = F F^T that of the landmarks
     among themselves, C A^-1 C^T stands for the kernel of the images (Nystroem's method). It is
     x x^T for the features x = C F^-T, so the read-out is a ridge regression on these features, and
-    on b beside them. Sums over the images of each fold (Moments) are all that it needs.
+    on b beside them. Sums over the images of each group (Moments) are all that it needs.
 
     Parameters
     ----------
@@ -275,8 +300,8 @@ class Nystroem:
         The bands of the landmarks, and their weights.
     null : function of Block
         b of a block (n, k), with mean square 1 about its mean.
-    columns : sequence of functions of Block and int
-        Columns of a block whose first image has this number; together (n, c).
+    columns : sequence of functions of Block
+        Columns of a block; together (n, c).
     threads : int
         Blocks and fits that are computed at once.
     """
@@ -296,18 +321,24 @@ class Nystroem:
         self._bands, self._weights, self._null, self._first = bands, weights, null, columns[0]
         self._plain, self._threads = len(marks), threads
         moments: dict[int, Moments] = {}
+        self._groups: dict[int, list[int]] = {}  # by fold
 
-        def rows_of(numbered: tuple[int, Block]) -> tuple[np.ndarray, ...]:
-            start, block = numbered
-            t = np.hstack([column(block, start) for column in columns])
-            return self._features(block), t, block.fold
+        def rows_of(block: Block) -> tuple[np.ndarray, np.ndarray, Block]:
+            return self._features(block), np.hstack([column(block) for column in columns]), block
 
-        for x, t, fold in map_apart(rows_of, _numbered(blocks), threads):
-            for one in np.unique(fold).tolist():
-                if one not in moments:
-                    moments[one] = Moments(x.shape[1], t.shape[1])
-                moments[one].add(x[fold == one], t[fold == one])
+        images: set[int] = set()
+        for x, t, block in map_apart(rows_of, blocks(), threads):
+            images.update(block.image.tolist())
+            for group in np.unique(block.group).tolist():
+                rows = block.group == group
+                if group not in moments:
+                    moments[group] = Moments(x.shape[1], t.shape[1])
+                    self._groups.setdefault(int(block.fold[rows][0]), []).append(group)
+                moments[group].add(x[rows], t[rows])
+        self.folds = sorted(self._groups)
+        self.looked = self.folds[:LOOKED]
         self._use(moments)
+        self._copies = self._total.n / len(images)
 
     def _of(self, moments: dict[int, Moments]) -> "Nystroem":
         """The read-outs from other sums, with the same kernels."""
@@ -316,25 +347,27 @@ class Nystroem:
         return made
 
     def _use(self, moments: dict[int, Moments]) -> None:
-        """Sums over the images of each fold, and over all of them."""
-        self._moments, self.folds = moments, sorted(moments)
-        self._total = Moments.over([moments[fold] for fold in self.folds])
-        self.looked = self.folds[:LOOKED]
+        """Sums over the images of each group, and over all of them."""
+        self._moments = moments
+        self._total = Moments.over([moments[group] for group in sorted(moments)])
+
+    def _fold(self, fold: int) -> Moments:
+        """Sums over the images of a fold."""
+        return Moments.over([self._moments[group] for group in self._groups[fold]])
 
     def _features(self, block: Block) -> np.ndarray:
         """Features whose products are the plain kernel, then b: (n, L + k)."""
         kernel = self._bands.mixed(self._weights, block)
         return np.hstack([half_solved(self._factor, kernel.T).T, self._null(block)])
 
-    def _kept(self, left_out: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
-        """Number of images of the folds that are not left out, and their means of x and t."""
-        out = [self._moments[fold] for fold in left_out]
+    def _kept(self, out: Sequence[Moments]) -> tuple[int, np.ndarray, np.ndarray]:
+        """Number of images that are not left out, and their means of x and t."""
         n = self._total.n - sum(one.n for one in out)
         x, t = self._total.x - sum(one.x for one in out), self._total.t - sum(one.t for one in out)
         return n, x / n, t / n
 
     def _fitted(
-        self, fit: Fit, left_out: Sequence[int], used: np.ndarray
+        self, fit: Fit, out: Sequence[Moments], used: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights (p, c) of some columns, and the means of x (p,) and t (c,).
 
@@ -342,46 +375,64 @@ class Nystroem:
         not left out, by subtraction. The diagonal is the penalty for the features of the bands, and
         penalty / own for b: a kernel own b b^T is that of the features sqrt(own) b.
         """
-        n, x, t = self._kept(left_out)
-        width = len(x) if fit.own else self._plain
+        n, x, t = self._kept(out)
+        width, penalty = len(x) if fit.own else self._plain, fit.penalty * self._copies
         x, t = x[:width], t[used]
         scatter = np.outer(n * x, x)
         np.subtract(self._total.xx[:width, :width], scatter, out=scatter)
         cross = self._total.xt[:width, used] - n * np.outer(x, t)
-        for one in map(self._moments.__getitem__, left_out):
+        for one in out:
             scatter -= one.xx[:width, :width]
             cross -= one.xt[:width, used]
         diagonal = scatter.reshape(-1)[:: width + 1]
-        diagonal[: self._plain] += fit.penalty
+        diagonal[: self._plain] += penalty
         if fit.own:
-            diagonal[self._plain :] += fit.penalty / fit.own
+            diagonal[self._plain :] += penalty / fit.own
         return solved(scatter, cross), x, t
 
-    def errors(
-        self, fit: Fit, left_out: Sequence[tuple[int, ...]], pairs: np.ndarray
-    ) -> list[np.ndarray]:
+    def errors(self, fit: Fit, folds: Sequence[int], pairs: np.ndarray) -> np.ndarray:
         """See Exact."""
-        used = np.unique(pairs)
-        places = np.searchsorted(used, pairs.T)
+        used, places = _used(pairs)
 
-        def judged(folds: tuple[int, ...]) -> np.ndarray:
-            weight, x, t = self._fitted(fit, folds, used)
-            parts = [self._moments[fold] for fold in folds]
-            return np.stack([one.errors(weight, x, t, used, places) for one in parts])
+        def judged(fold: int) -> np.ndarray:
+            own = self._fold(fold)
+            return own.errors(*self._fitted(fit, [own], used), used, places)
 
-        return list(map_apart(judged, left_out, self._threads))
+        return np.stack([*map_apart(judged, folds, self._threads)])
+
+    def errors_without(self, fit: Fit, pairs: np.ndarray) -> np.ndarray:
+        """See Exact."""
+        used, places = _used(pairs)
+        total = {group: np.zeros(len(pairs)) for group in sorted(self._moments)}
+        for fold in self.folds:
+            own, inside = self._fold(fold), self._groups[fold]
+            fitted = self._fitted(fit, [own], used)
+            parts = {group: self._moments[group].errors(*fitted, used, places) for group in inside}
+
+            def judged(group: int, own: Moments = own) -> np.ndarray:
+                fitted = self._fitted(fit, [own, self._moments[group]], used)
+                return own.errors(*fitted, used, places)
+
+            outside = [group for group in total if group not in inside]
+            for group in inside:
+                total[group] += sum(part for other, part in parts.items() if other != group)
+            for group, products in zip(
+                outside, map_apart(judged, outside, self._threads), strict=True
+            ):
+                total[group] += products
+        return np.stack([*total.values()])
 
     def residuals(
         self, fits: Sequence[Fit], m: int, blocks: Blocks
     ) -> Iterator[tuple[Block, list[np.ndarray]]]:
         """See Exact."""
         made = [
-            {fold: self._fitted(fit, (fold,), np.arange(m)) for fold in self.folds} for fit in fits
+            {fold: self._fitted(fit, [self._fold(fold)], np.arange(m)) for fold in self.folds}
+            for fit in fits
         ]
 
-        def missed(numbered: tuple[int, Block]) -> tuple[Block, list[np.ndarray]]:
-            start, block = numbered
-            x, t = self._features(block), self._first(block, start).astype(np.float64)
+        def missed(block: Block) -> tuple[Block, list[np.ndarray]]:
+            x, t = self._features(block), self._first(block).astype(np.float64)
             found = [t, *(t.copy() for _ in fits[1:])]
             for fold in np.unique(block.fold).tolist():
                 rows = block.fold == fold
@@ -390,7 +441,7 @@ class Nystroem:
                     out[rows] -= middle + (x[rows, : len(weight)] - mean) @ weight
             return block, found
 
-        yield from map_apart(missed, _numbered(blocks), self._threads)
+        yield from map_apart(missed, blocks(), self._threads)
 
     def null_error(self, penalty: float, folds: Sequence[int]) -> float:
         """See Exact.
@@ -401,11 +452,12 @@ class Nystroem:
         plain, b = slice(0, self._plain), slice(self._plain, None)
 
         def error(fold: int) -> float:
-            _, x, _ = self._kept((fold,))
-            scatter, own = self._total.about(x), self._moments[fold].about(x)
+            of_fold = self._fold(fold)
+            _, x, _ = self._kept([of_fold])
+            scatter, own = self._total.about(x), of_fold.about(x)
             scatter -= own
             inner = scatter[plain, plain].copy()
-            inner.flat[:: len(inner) + 1] += penalty
+            inner.flat[:: len(inner) + 1] += penalty * self._copies
             weight = solved(inner, scatter[plain, b])
             missed = own[b, b] - own[plain, b].T @ weight
             missed += weight.T @ (own[plain, plain] @ weight - own[plain, b])
@@ -421,24 +473,25 @@ class Nystroem:
         columns = np.zeros((len(self._total.t), mix.shape[1]))
         columns[len(columns) - len(noise) :] = noise
 
-        def derived(fold: int) -> Moments:
-            weight, mean, middle = self._fitted(Fit(0.0, penalty), (fold,), np.arange(m))
+        def derived(fold: int) -> dict[int, Moments]:
+            weight, mean, middle = self._fitted(Fit(0.0, penalty), [self._fold(fold)], np.arange(m))
             features, constant = np.vstack([weight @ mix, leak]), (middle - mean @ weight) @ mix
-            return self._moments[fold].derive(features, columns, constant)
+            return {
+                group: self._moments[group].derive(features, columns, constant)
+                for group in self._groups[fold]
+            }
 
         found = map_apart(derived, self.folds, self._threads)
-        return self._of(dict(zip(self.folds, found, strict=True)))
+        return self._of({group: one for made in found for group, one in made.items()})
 
 
 ReadOuts = Exact | Nystroem
 
 
-def _numbered(blocks: Blocks) -> Iterator[tuple[int, Block]]:
-    """Blocks with the number of their first image."""
-    start = 0
-    for block in blocks():
-        yield start, block
-        start += len(block.fold)
+def _used(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of some pairs, and the places (2, p) of the pairs among them."""
+    used = np.unique(pairs)
+    return used, np.searchsorted(used, pairs.T)
 
 
 @dataclass(frozen=True)
@@ -476,10 +529,10 @@ def select(
     def judge(weight: int, place: int, mine: np.ndarray, judged: Sequence[int]) -> None:
         used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
         found = readouts.errors(
-            Fit(own[weight], penalties[place]), [(folds[at],) for at in judged], targets.pairs[used]
+            Fit(own[weight], penalties[place]), [folds[at] for at in judged], targets.pairs[used]
         )
-        for at, products in zip(judged, found, strict=True):
-            made[weight, place, at, mine] = (products @ targets.groups[np.ix_(used, mine)])[0]
+        errors = found @ targets.groups[np.ix_(used, mine)]
+        made[weight, place][np.ix_(np.array(judged), mine)] = errors
 
     def walk(weight: int, wanted: np.ndarray) -> np.ndarray:
         def errors(place: int, mine: np.ndarray) -> np.ndarray:

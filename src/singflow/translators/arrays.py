@@ -73,9 +73,11 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.content)
 
-    def with_folds(self, fold: np.ndarray) -> ArrayImages:
-        """The same images in these folds (n,)."""
-        return replace(self, manifest=self.manifest.assign(fold=fold.astype(np.int32)))
+    def placed(self, fold: np.ndarray, cluster: np.ndarray) -> ArrayImages:
+        """The same images in these folds (n,); those of one cluster (n,) count as copies."""
+        hashes = [hashlib.sha256(b"%d" % number).hexdigest() for number in cluster.tolist()]
+        placed = self.manifest.assign(fold=fold.astype(np.int32), sha256=hashes)
+        return replace(self, manifest=placed)
 
     def _parts(self, place: int) -> Iterator[np.ndarray]:
         """Blocks of (images, views, width); InputError if a function did not start anew."""
