@@ -8,11 +8,11 @@ import pytest
 
 from singflow.analyses.evidence import FittedOwnWords
 from singflow.analyses.fits import fit
-from singflow.analyses.floor import Refitting, SplitHead, whole_images
+from singflow.analyses.floor import Refitting, SplitHead, grouped, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.photo.analysis import angles_to_texts
-from singflow.translators.reference import Paired
+from singflow.translators.reference import Paired, Pool
 from tests.project import ROOT
 
 FOLDER = ROOT / "reference/imagenet507"
@@ -32,7 +32,8 @@ def fitted(folds, null_dim, folder):
     part = basis.astype(np.float32)
     weight = WEIGHT - WEIGHT @ part @ part.T
     head = SplitHead.split({"weight": weight, "bias": np.zeros(7, np.float32)}, basis)
-    own_words = FittedOwnWords.fit(partial(whole_images, IMAGES, head), None)
+    images = grouped(Pool(IMAGES)).scored
+    own_words = FittedOwnWords.fit(partial(whole_images, images, head), None)
     how = Refitting(None, folds, [1.0], draws=3, seed=0, threads=1, folder=folder)
     return fit(IMAGES, head, own_words, how)
 

@@ -1,5 +1,7 @@
 """The floor of IS, against scikit-learn on new rows and on planted data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,7 +42,8 @@ class Images:
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
         fold = np.arange(n) % 3
         split = np.where(fold == 0, "validation", "train")
-        self.manifest = pd.DataFrame({"split": split, "fold": fold})
+        numbers = {"fold": fold, "group": fold, "image": np.arange(n)}
+        self.manifest = pd.DataFrame({"split": split, **numbers})
         self.features = "features of the study"
 
     def __iter__(self):
@@ -61,7 +64,8 @@ def fitted(images, folder, scored=None):
     if scored is not None:
         others = Rows.read(scored, images.head, axes, own_words, folder, None)
         place = np.full(len(scored.manifest), WHOLE, np.int32)
-    return own_words, Refits.prepare(rows, sums, place, PENALTY, None), others
+    image = images.manifest["image"].to_numpy()
+    return own_words, Refits.prepare(rows, sums, image, place, PENALTY, None), others
 
 
 def ridge(x, y, penalty):
@@ -104,6 +108,14 @@ def test_the_floor_is_the_mean_over_scikit_learns_refits_with_signs_and_says_the
     assert spread == pytest.approx(np.std(np.mean(wanted, axis=1), ddof=1), abs=2e-3)
     side_by_side, _ = refits.floor(scored, draws=4, seed=0, threads=2)
     np.testing.assert_array_equal(side_by_side, refits.floor(scored, draws=4, seed=0, threads=1)[0])
+
+
+def test_copies_of_an_image_have_one_sign(tmp_path):
+    _, refits, _ = fitted(Images(), tmp_path)
+    copies = replace(refits, image=np.arange(60) // 2)
+    drawn = copies.over_signs(lambda made: made[0].weight, 1, 0, None)
+    signs = np.repeat(np.random.default_rng([0, 3, 0]).choice([-1.0, 1.0], 30), 2)
+    np.testing.assert_array_equal(next(drawn), refits.translators(signs)[0].weight)
 
 
 def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tells_lies_above(
@@ -156,7 +168,7 @@ def test_missing_views_are_refused_by_name(tmp_path):
 def test_logits_of_an_inexact_null_space_are_those_of_the_principal_component_alone():
     images = Images()
     head = SplitHead(images.head.weight, images.head.bias, images.basis[:, :4], images.basis[:, 4:])
-    block = head.block(images.x, images.z, np.zeros(len(images.x)))
+    logits = head.coordinates(images.x)[2]
     visible = images.x @ images.basis[:, :4] @ images.basis[:, :4].T
     expected = visible @ images.head.weight.T + images.head.bias
-    np.testing.assert_allclose(block.logits, expected, atol=1e-3)
+    np.testing.assert_allclose(logits, expected, atol=1e-3)

@@ -28,7 +28,7 @@ def residuals_of(n=80, m=6, seed=0, gain=0.0, toward=None):
         full *= np.sqrt(1 - gain)
     else:
         full -= (1 - np.sqrt(1 - gain)) * np.outer(full @ toward, toward)
-    return Residuals(plain, full, np.zeros(n, np.int32), np.eye(m))
+    return Residuals(plain, full, np.zeros(n, np.int32), np.arange(n), np.eye(m))
 
 
 def texts_of(count=10, m=6, seed=1):
@@ -74,7 +74,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     toward, question = texts_of()[0], Question(0.05, 0.9, 0)
     residuals, texts = residuals_of(gain=0.9, toward=toward), texts_of()
     residuals.covariance[:] = np.cov(residuals.plain.T) + 1.0
-    found = by_text(residuals, texts, copies, question)
+    found = by_text(replace(residuals, image=copies), texts, question)
     gain = gains_by_text(residuals, texts)
     estimate = gain.mean(axis=0)
     numbers = np.unique(copies)
@@ -92,7 +92,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     spread = 4 * np.sqrt(2 * p * (1 - p) / DRAWS) + 2 / DRAWS
     assert (np.abs(found["p"] - p) < spread).all()
     assert list(found) == ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
-    of_one = by_text(residuals_of(gain=0.5), texts, np.zeros(80, int), question)
+    of_one = by_text(replace(residuals_of(gain=0.5), image=np.zeros(80, int)), texts, question)
     assert (of_one["p"] == 1).all() and (of_one["unique_r2"] > 0.1).all()
     assert of_one[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
 
@@ -101,7 +101,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
 def test_d_by_group_is_that_of_a_bootstrap_in_loops(copies):
     residuals, question = residuals_of(n=90, gain=0.3), Question(0.05, 0.9, 0)
     groups = np.random.default_rng(2).permutation(np.repeat([-1, 0, 1, 2, 3], [9, 40, 25, 12, 4]))
-    found = by_group(residuals, groups, copies, question)
+    found = by_group(replace(residuals, image=copies), groups, question)
     gain = ((residuals.plain**2).sum(axis=1) - (residuals.full**2).sum(axis=1)) / 6
     estimate = np.array([gain[groups == g].mean() for g in range(4)])
     sizes = [len(set(copies[groups == g])) for g in range(4)]
@@ -124,18 +124,20 @@ def test_d_by_group_is_that_of_a_bootstrap_in_loops(copies):
 
 def test_groups_of_few_images_have_a_size_and_no_interval():
     residuals, groups = residuals_of(n=60), np.repeat([0, 1, 2], [41, 9, 10])
-    found = by_group(residuals, groups, alone(60), QUESTION)
+    found = by_group(residuals, groups, QUESTION)
     ends = ["unique_r2_low", "unique_r2_high", "p"]
     assert found["unique_r2"].notna().all() and found["n"].tolist() == [41, 9, 10]
     assert found[ends].isna().any(axis=1).tolist() == [False, True, False]
     # copies count once
-    copied = by_group(residuals, groups, np.where(alone(60) == 59, 58, alone(60)), QUESTION)
+    copied = by_group(
+        replace(residuals, image=np.where(alone(60) == 59, 58, alone(60))), groups, QUESTION
+    )
     assert copied["p"].isna().tolist() == [False, True, True]
-    without = by_group(residuals, np.where(groups == 1, -1, groups), alone(60), QUESTION)
+    without = by_group(residuals, np.where(groups == 1, -1, groups), QUESTION)
     pd.testing.assert_frame_equal(without.loc[[0, 2]], found.loc[[0, 2]])
-    few = by_group(residuals, alone(60) // 9, alone(60), QUESTION)
+    few = by_group(residuals, alone(60) // 9, QUESTION)
     assert few[ends].isna().all(axis=None) and len(few) == 7
-    assert by_group(residuals, np.full(60, -1), alone(60), QUESTION).empty
+    assert by_group(residuals, np.full(60, -1), QUESTION).empty
 
 
 def errors_within(level, draws):
@@ -147,8 +149,8 @@ def test_without_effect_the_familywise_level_of_texts_and_groups_holds():
     question, groups, wrong = Question(0.0, 0.95, 0), np.arange(100) % 5, np.zeros(2)
     for seed in range(200):
         residuals = residuals_of(n=100, seed=seed)
-        wrong[0] += by_text(residuals, texts_of(), alone(100), question)["p"].min() <= 0.05
-        wrong[1] += by_group(residuals, groups, alone(100), question)["p"].min() <= 0.05
+        wrong[0] += by_text(residuals, texts_of(), question)["p"].min() <= 0.05
+        wrong[1] += by_group(residuals, groups, question)["p"].min() <= 0.05
     assert (wrong <= errors_within(0.05, 200)).all() and (wrong > 0).all()
 
 
@@ -158,7 +160,7 @@ def test_an_effect_of_the_size_of_the_margin_is_called_no_more_often_than_none()
         residuals = residuals_of(n=200, seed=seed, gain=0.5)
         for at, margin in enumerate((0.5, 0.0)):
             question = Question(margin, 0.95, 0)
-            called[at] += by_text(residuals, texts_of(), alone(200), question)["p"].min() <= 0.05
+            called[at] += by_text(residuals, texts_of(), question)["p"].min() <= 0.05
     assert called[0] <= errors_within(0.05, 100) and called[1] == 100
 
 
@@ -168,28 +170,28 @@ def test_a_planted_text_and_a_planted_group_are_found_and_others_are_not():
     told = standard(null @ np.random.default_rng(3).standard_normal((10, 1)))
     leaking = block.embeddings + 0.5 * told * texts[1]
     residuals = measured(replace(block, embeddings=leaking)).residuals
-    found = by_text(residuals, texts, alone(300), QUESTION)
+    found = by_text(residuals, texts, QUESTION)
     assert (found["p"] <= 0.05).tolist() == [False, True, False, False]
     assert found["unique_r2"][1] > 0.3 and (found["unique_r2"].drop(1) < 0.05).all()
     residuals, groups = residuals_of(n=200), np.arange(200) % 4
     residuals.full[groups == 2] *= 0.5
-    found = by_group(residuals, groups, alone(200), QUESTION)
+    found = by_group(residuals, groups, QUESTION)
     assert (found["p"] <= 0.05).tolist() == [False, False, True, False]
     assert found["unique_r2"][2] == pytest.approx(0.75, abs=0.15)
 
 
 def test_more_images_than_the_bootstrap_draws_are_drawn_in_groups(monkeypatch):
     residuals, groups = residuals_of(n=600, gain=0.3), np.arange(600) % 3
-    wanted = by_text(residuals, texts_of(), alone(600), QUESTION)
-    of_groups = by_group(residuals, groups, alone(600), QUESTION)
+    wanted = by_text(residuals, texts_of(), QUESTION)
+    of_groups = by_group(residuals, groups, QUESTION)
     monkeypatch.setattr(hidden, "CLUSTERS", 100)
     copies = np.arange(600) // 2
     placed = clusters(copies, 0)
     assert set(placed) == set(range(100)) and np.ptp(np.bincount(placed)) == 0
     np.testing.assert_array_equal(placed[::2], placed[1::2])
     assert len(set(clusters(np.array([7, 3, 7, 9]), 0))) == 3
-    found = by_text(residuals, texts_of(), alone(600), QUESTION)
-    of_some = by_group(residuals, groups, alone(600), QUESTION)
+    found = by_text(residuals, texts_of(), QUESTION)
+    of_some = by_group(residuals, groups, QUESTION)
     for some, every in ((found, wanted), (of_some, of_groups)):
         np.testing.assert_allclose(some["unique_r2"], every["unique_r2"])
         widths = [table["unique_r2_high"] - table["unique_r2_low"] for table in (some, every)]
@@ -199,13 +201,13 @@ def test_more_images_than_the_bootstrap_draws_are_drawn_in_groups(monkeypatch):
 
 def test_the_order_of_texts_and_how_many_are_tested_at_once_change_nothing(monkeypatch):
     residuals, texts = residuals_of(gain=0.2), texts_of(20)
-    wanted = by_text(residuals, texts, alone(80), QUESTION)
+    wanted = by_text(residuals, texts, QUESTION)
     order = np.random.default_rng(0).permutation(20)
-    found = by_text(residuals, texts[order], alone(80), QUESTION)
+    found = by_text(residuals, texts[order], QUESTION)
     pd.testing.assert_frame_equal(found, wanted.iloc[order].reset_index(drop=True))
     monkeypatch.setattr(hidden, "TEXTS_AT_ONCE", 7)
     monkeypatch.setattr(hidden, "ROWS_AT_ONCE", 33)
-    pd.testing.assert_frame_equal(by_text(residuals, texts, alone(80), QUESTION), wanted)
+    pd.testing.assert_frame_equal(by_text(residuals, texts, QUESTION), wanted)
 
 
 def test_texts_are_told_apart_by_what_they_do_not_share():
@@ -222,5 +224,5 @@ def test_a_text_along_which_embeddings_do_not_vary_has_no_d():
     residuals = residuals_of(gain=0.2)
     residuals.covariance[0] = residuals.covariance[:, 0] = 0.0
     residuals.plain[:, 0] = residuals.full[:, 0] = 0.0
-    found = by_text(residuals, np.eye(6)[:2], alone(80), QUESTION)
+    found = by_text(residuals, np.eye(6)[:2], QUESTION)
     assert found["unique_r2"][0] == 0.0 and found["p"][0] == 1.0 and found["p"][1] < 1.0
