@@ -478,10 +478,13 @@ def stability(name: str, tower: str, divisions: int) -> Iterator[dict[str, Any]]
 
 def stability_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of stability.csv: a row for each kind of features and wording."""
-    rows = [["features", "class texts", "D: mean", "from", "to", "width of the interval"]]
+    rows = [["features", "class texts", *("D: mean", "from", "to"), *("width: mean", "from", "to")]]
     for (name, wording), mine in found.groupby(["features", "texts"], sort=False):
-        d, width = mine["unique_r2"], (mine["high"] - mine["low"]).mean()
-        numbers = [f"{number:.4f}" for number in (d.mean(), d.min(), d.max(), width)]
+        numbers = [
+            f"{number:.4f}"
+            for values in (mine["unique_r2"], mine["high"] - mine["low"])
+            for number in (values.mean(), values.min(), values.max())
+        ]
         rows.append([str(name), str(wording), *numbers])
     return rows
 

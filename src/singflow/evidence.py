@@ -472,8 +472,9 @@ embeddings from the logits and the principal component. `evidence.json` has all 
         if self.d is not None:
             ends = (facts[f"unique_r2{end}"] for end in ("", "_low", "_high"))
             lines.append(
-                f"D {with_interval(ends, 4)} of the variance of {facts['n']} embeddings; p "
-                f"{facts['p']:.2g} for D above the margin {facts['margin']:g}"
+                f"D {with_interval(ends, 4)} of the variance of {facts['n']} embeddings (interval "
+                f"by {len(facts['unique_r2_without'])} groups of images); p {facts['p']:.2g} for D "
+                f"above the margin {facts['margin']:g}"
             )
             lines.append(
                 f"called meaning in {TRIALS}: a leak of {detected(facts, 'detectable')} spread "

@@ -73,8 +73,8 @@ def measure(
         Embeddings of the texts of the head's classes. Their means, weighted by the logits, are no
         hidden meaning. A second array has the same classes in other words, for the blind check.
     groups : sequence of n, optional
-        Rows of one group (a patient, copies of an image) share a fold. Rows with equal embeddings
-        always do.
+        Rows of one group (a patient, copies of an image) share a fold, and count as one image in
+        intervals. Rows with equal embeddings always do.
     labels : sequence of n, optional
         Label of each image, for Evidence.groups(), and with `texts` for AS.
     texts : array (L, m), or mapping of labels to arrays (m,), optional
@@ -83,7 +83,7 @@ def measure(
         Other images of the same model and space. Translators are fitted on them alone. D is
         measured on them and on the images.
     folds : int, or sequence of the fold of each image
-        Number of folds, at least 2; intervals need 3. Folds of a reference come first.
+        Number of folds, at least 2. Folds of a reference come first.
     seed : int
         Of folds, planted leaks and draws.
     margin : float

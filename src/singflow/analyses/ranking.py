@@ -15,11 +15,11 @@ PAPER = "is_per_as"
 def pair_rows(
     reports: dict[str, dict[str, Any]], classes: dict[str, int], confidence: float
 ) -> pd.DataFrame:
-    """Differences of D (model_a minus model_b) on the same folds, with jackknife intervals.
+    """Differences of D (model_a minus model_b) on the same groups, with jackknife intervals.
 
     `reports` holds evidence/<space>/<model>.json by model, and `classes` the number of classes of
     each head. Left out are models without an interval, and pairs with heads of another size or with
-    other folds.
+    other groups of images.
     p is two-sided, p_holm has Holm's correction for the number of pairs. Two models differ if
     p_holm is at most 1 - confidence and the interval is farther from 0 than RESOLUTION.
     """
@@ -28,8 +28,8 @@ def pair_rows(
     }
     rows = []
     for (a, first), (b, second) in combinations(known.items(), 2):
-        folds = [len(report["unique_r2_without"]) for report in (first, second)]
-        if classes[a] != classes[b] or folds[0] != folds[1]:
+        groups = [len(report["unique_r2_without"]) for report in (first, second)]
+        if classes[a] != classes[b] or groups[0] != groups[1]:
             continue
         without = np.subtract(first["unique_r2_without"], second["unique_r2_without"]).tolist()
         found = jackknife(first["unique_r2"] - second["unique_r2"], without, confidence)

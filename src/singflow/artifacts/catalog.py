@@ -246,7 +246,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "The test of meaning: n (images, with those of a reference), principal_dim, null_dim;"
         " r2 (of the translator; of an imported one, fitted anew, and null without a null space),"
         " r2_words (of the own words; null without class names);"
-        " unique_r2 (D) with its interval, unique_r2_without (D without each fold), margin, p"
+        " unique_r2 (D) with its interval, unique_r2_without (D without each group of images), margin, p"
         " (one-sided: D is not above the margin); turn_deg, turn_low_deg, turn_high_deg;"
         " detectable, detectable_first (the smallest planted leak that is called meaning, spread"
         " evenly over b or along its first direction; null: none), gain (share of an even leak of"
