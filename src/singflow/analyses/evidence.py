@@ -684,9 +684,11 @@ def unique_meaning(
             start, covariance = rows.stop, covariance + missed[0].T @ missed[0] / own_words.n
             centred = block.embeddings - np.stack([means[fold] for fold in block.fold.tolist()])
             residuals.covariance[:] += centred.T @ centred / own_words.n
+        explained = null_r2(readouts, own_words.n)
         planted = Planted.on(
             readouts, plain.penalty, covariance, own_words.variance, marks, draws, most, seed
         )
+        del readouts  # whose sums fill the memory
         penalties = PENALTIES if marks.exact else (plain.penalty,)
         leaks, _ = unique_r2(
             planted.readouts, planted.targets, distances, confidence, None, penalties
@@ -708,7 +710,7 @@ def unique_meaning(
             "detectable": detectable(table, EVEN, 1.0 - confidence),
             "detectable_first": detectable(table, FIRST, 1.0 - confidence),
             "gain": gain(table),
-            "null_r2": null_r2(readouts, own_words.n),
+            "null_r2": explained,
             "blind_unique_r2": None if reworded is None else estimates[1].unique_r2,
             "weights": weights | {"null": full.own},
             "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
