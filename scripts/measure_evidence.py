@@ -105,7 +105,7 @@ def main(flags: Flags) -> None:
         facts["floor_is_deg"],
     )
     cli.log.info(
-        "%d of %d texts and %d of %d groups are hidden",
+        "D is above the margin along %d of %d texts and in %d of %d groups",
         *(
             number
             for table in (of_texts, of_groups)

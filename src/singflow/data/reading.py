@@ -118,7 +118,8 @@ def group_cells(classes: Path, table: Path, column: str) -> tuple[str, dict[int 
     """
     key, rows = "class_index", read_table(classes, {"name": ""}, (column,))
     if column not in rows:
-        key, rows = "path", read_table(table, {"path": "the image's path", column: "evidence.groups"})
-    known = rows["path"] if key == "path" else range(len(rows))
+        key = "path"
+        rows = read_table(table, {key: "the image's path", column: "evidence.groups"})
+    known = rows[key] if key == "path" else range(len(rows))
     cells = zip(known, rows[column].str.strip(), strict=True)
     return key, {of: cell for of, cell in cells if cell}

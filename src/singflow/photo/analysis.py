@@ -252,8 +252,11 @@ def _chance_range(chance: np.ndarray) -> list[list[float]]:
 
 
 def chance_most(chance: np.ndarray) -> float:
-    """The value that one more draw does not exceed with a probability of CHANCE; chance: (n,)."""
-    return float(_above(chance, CHANCE))
+    """The IS that one more draw does not exceed with a probability of CHANCE.
+
+    chance: (n,), IS of the draws, whose logarithms are about normal.
+    """
+    return float(np.exp(_above(np.log(chance), CHANCE)))
 
 
 def _above(chance: np.ndarray, probability: float) -> np.ndarray:

@@ -359,9 +359,7 @@ class Analyzer:
         scores, chance = scored(class_embeddings)
         contrast, mean = contrast_to_others(scores[2][None])[0], scores[2].mean()
         classes = movements(classifier.class_names, scores, contrast, chance)
-        classes_gained, classes_lost = beyond(
-            classes, contrast, contrast_to_others(chance), listed
-        )
+        classes_gained, classes_lost = beyond(classes, contrast, contrast_to_others(chance), listed)
         scores, chance = scored(spelled.concept_embeddings)
         concepts = movements(spelled.concepts, scores, scores[2] - mean, chance)
         gained, lost = beyond(concepts, scores[2], chance, listed)
