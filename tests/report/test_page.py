@@ -352,7 +352,7 @@ def test_the_table_of_photos_has_a_row_for_each_model_and_space_those_with_the_l
     found = content.photo_scores(images, {"s": both}, names)
     columns = ["label", "model", "is_deg", "before", "after", "predicted", "path"]
     assert found[columns].iloc[0].tolist() == ["y", "n", 3.0, 2.0, 2.0, "b", "q"]
-    assert found["is_deg"].tolist() == [3.0, 2.3, 2.0, 1.3]
+    assert found["is_deg"].tolist() == [3.0, 2.26, 2.0, 1.26]
     assert found["predicted"].tolist() == ["b", "c", "cat", "dog"]
 
 

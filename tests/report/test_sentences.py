@@ -1,0 +1,211 @@
+"""Every number in the sentences of a summary and of a page is that of the study's tables."""
+
+import html
+import re
+
+import pandas as pd
+import pytest
+
+from singflow.artifacts.tables import read_table
+from singflow.report.summary import OF_D, OF_R2, OF_SCORES
+from tests.report.report_study import write_page, write_study
+
+NUMBER, SIGNS = r"-?[\d.,]*\d(?:e-\d+)?", "*~+^#!"
+N, PERCENT = rf"({NUMBER})", rf"((?:more than )?{NUMBER}) %"
+DIFFERENCE = rf"{N} % \[{N}, {N}\], p = {N}"
+# Words of the method, whose numbers are not of the study.
+CONSTANT = r"9 of 10 trials|leak of 10 % that is spread evenly|leak of 10 % would not|Above 100 %|clip_vit_l14"
+
+
+def digits(value, places):
+    return f"{value:z.{places}f}"
+
+
+def percent(share):
+    """Two digits of a share in percent."""
+    return "more than 30" if pd.isna(share) else f"{float(f'{100 * share:.2g}'):g}"
+
+
+class Tables:
+    """The tables of one study, of one space, and what sentences must say of them."""
+
+    def __init__(self, results):
+        self.read = lambda name: read_table(results / f"tables/{name}.csv")
+        self.models = self.read("models").set_index("model")
+        self.images = len(pd.read_parquet(results / "data/manifest.parquet"))
+
+    def row(self, name):
+        return self.models.loc[name.strip(SIGNS)]
+
+    def size(self, name, *_):
+        row = self.row(name)
+        return name, digits(100 * row["unique_r2"], 1), digits(row["turn_deg"], 0)
+
+    def ends(self, column, *_):
+        """The smallest and the largest number of a column, with names of models."""
+        of = self.models[column].dropna().clip(lower=0).sort_values(kind="stable")
+        return [word for name in of.index[[0, -1]] for word in (percent(of[name]), name)]
+
+    def power(self, *said):
+        return tuple([*self.ends("gain"), *self.ends("null_r2")][: len(said)])
+
+    def blind(self, *_):
+        of = self.models["blind_unique_r2"].sort_values(kind="stable")
+        size = digits(100 * of.dropna().iloc[-1], 2)
+        return size, of.dropna().index[-1], percent(self.models["margin"].iloc[0])
+
+    def paper(self, name, *_):
+        row = self.row(name)
+        found = digits(row["as_mean"], 2), digits(row["as_abs_mean"], 2)
+        return name, f"+{found[0]}".replace("+-", "-"), found[1], digits(row["is_per_as"], 1)
+
+    def hidden(self, name):
+        table = self.read(name).dropna(subset=["p"])
+        return table.sort_values("unique_r2", ascending=False, kind="stable")
+
+    def texts(self, first, more, count):
+        for _, rows in self.hidden("hidden_texts").groupby("model"):
+            rows = rows.drop_duplicates("text")
+            named = rows.loc[rows["hidden"].astype(bool), "text"].tolist()
+            if named and first == ", ".join(named[:3]):
+                rest = f"{len(named) - 3:,}" if len(named) > 3 else None
+                return first, rest, f"{len(rows):,}"
+        return None
+
+    def group(self, by, name, _):
+        rows = self.hidden("hidden_groups").query("hidden and group == @name")
+        kind = {"predicted class": "predicted", "group of images": "column"}.get(by, by)
+        largest = rows[rows["by"] == kind]["unique_r2"]
+        return by, name, max(map(percent, largest), default=None)
+
+    def pair(self, *said):
+        """A difference of D with its interval, and p of Holm; the order of names is its sign."""
+        for row in self.read("model_pairs").to_dict("records"):
+            low, high = sorted(abs(row[end]) * (1 if row[end] * row["difference"] >= 0 else -1)
+                               for end in ("low", "high"))  # fmt: skip
+            ends = (100 * abs(row["difference"]), 100 * low, 100 * high)
+            found = *(digits(end, 2) for end in ends), f"{row['p_holm']:.2g}"
+            if found == said:
+                return found
+        return None
+
+
+TEMPLATES = {
+    rf"(\S+): the null space holds meaning that the logits do not tell: {N} % of the meaning, "
+    rf"a turn of {N} degrees": Tables.size,
+    rf"(\S+): a trace\. The null space adds a little \({N} % of the meaning, a turn of {N} "
+    r"degrees\)": Tables.size,
+    rf"beyond the margin of {N} %": lambda own, _: (f"{100 * own.models['margin'].iloc[0]:g}",),
+    rf"(\S+): nothing found\. An evenly spread leak of {PERCENT} of": lambda own, name, _: (
+        name, percent(own.row(name)["detectable"])
+    ),
+    rf"(\S+): known leak, missed: the null space adds {N} % of the meaning, a turn of {N} "
+    "degrees": Tables.size,
+    rf"Hidden: (.+?)(?: and {N} more of| \(of) {N} texts": Tables.texts,
+    rf"By (label|predicted class|group of images), D is largest for images of (.+?) \({N} %\)": (
+        Tables.group
+    ),
+    rf"D (?:is a lower bound: it )?shows {N} % \((\S+)\) to {N} % \((\S+)\) of a": Tables.power,
+    rf"The logits predict {N} % \((\S+)\) to {N} % \((\S+)\) of": (
+        lambda own, *_: tuple(own.ends("null_r2"))
+    ),
+    rf"The largest D is {N} % \((\S+)\); the margin is {N} %": Tables.blind,
+    rf"(\S+) ([+-][\d.]+), {N}, {N}(?=[;. ]|$)": Tables.paper,
+    DIFFERENCE: Tables.pair,
+    rf"By D, {N} of {N} pairs of models differ": lambda own, *_: (
+        str(own.read("model_pairs")["differ"].sum()), str(len(own.read("model_pairs")))
+    ),
+    rf"{N} images(?:,| under) {N} labels": lambda own, *_: (
+        str(own.images), str(own.read("labels")["label"].nunique())
+    ),
+    rf"fitted on {N} rows of the reference": lambda own, _: (str(own.models["n_train"].max()),),
+    rf"cross-fitted in {N} folds": lambda own, _: (str(own.models["folds"].max()),),
+    rf"seed {N}": lambda own, _: (str(own.models["seed"].iloc[0]),),
+    rf"(\S+) \({N} %, (?:like a guess|reported {N} %)\)": lambda own, name, *_: (
+        name, digits(100 * own.row(name)["top1"], 1),
+        None if pd.isna(own.row(name)["reported_top1"]) else f"{own.row(name)['reported_top1']:g}"
+    ),
+    rf"less than {N} of the held-out images \(R²\)": lambda *_: ("0.2",),
+    rf"(\S+) has rank {N} at the precision of its stored weights \((\w+)\), and {N} at float64": (
+        lambda own, name, *_: (name, *(
+            str(own.row(name)[of]) for of in ("rank_stored", "weight_dtype", "rank_float64")
+        ))
+    ),
+    rf"{N} files were found, {N} used and {N} left out": lambda own, found, used, out: (
+        str(own.images + int(out)), str(own.images), out
+    ),
+}  # fmt: skip
+
+
+def audit(own, text):
+    """All numbers of a text stand in sentences that the tables confirm."""
+    text = " ".join(text.split())
+    for words in (OF_D, OF_SCORES, OF_R2):
+        text = text.replace(words.strip(), "")
+    text = re.sub(CONSTANT, "", text)
+    checked = 0
+    for pattern, expected in TEMPLATES.items():
+        for match in re.finditer(pattern, text):
+            assert expected(own, *match.groups()) == match.groups(), match[0]
+            checked += 1
+        text = re.sub(pattern, "", text)
+    names = [*own.models.index, *own.read("labels")["label"], *own.hidden("hidden_texts")["text"]]
+    for name in sorted(map(str, names), key=len, reverse=True):
+        text = text.replace(name, "")
+    assert not re.search(r"[^.:;]*\d[^.:;]*", text), re.findall(r"[^.:;]*\d[^.:;]*", text)
+    return checked
+
+
+def cells(own, name, page):
+    """The cells of a row of the table in the summary, or of the tables of the page."""
+    row = own.row(name)
+    d = [row[f"unique_r2{end}"] for end in ("", "_low", "_high")]
+    scale, places, unit = (100, 1, " %") if page else (1, 3, "")
+    told = [digits(scale * end, places) for end in d if pd.notna(end)]
+    value = f"{told[0]}{unit} [{', '.join(told[1:])}]" if told else "-"
+    if told and max(abs(scale * end) for end in d if pd.notna(end)) < 0.5 * 10**-places:
+        value = f"below {0.5 * 10**-places:g}{unit}"
+    turn = "-" if pd.isna(row["turn_deg"]) else digits(row["turn_deg"], 0) + "°" * page
+    sizes = f"{percent(row['detectable'])} % ({percent(row['detectable_first'])} %)"
+    r2 = [digits(row[of], 2) if pd.notna(row[of]) else "-" for of in ("validation_r2", "r2_words")]
+    is_deg, floor = (digits(row[of], 1) for of in ("is_mean", "floor_is_mean"))
+    shown = [f"{is_deg}° ({floor}°)"] if page else [is_deg, floor]
+    return [value, turn, sizes if told else "-", f"{r2[0]} ({r2[1]})", *shown]
+
+
+def check_study(results):
+    """Check the summary and the page of a finished study of one space; the sentences checked."""
+    own = Tables(results)
+    summary = (results / "tables/summary.txt").read_text(encoding="utf-8")
+    head, _, rest = summary.partition("Space ")
+    table, _, rest = rest.partition("\nThe paper's scores")
+    for line in table.splitlines()[2:]:
+        name, *shown = re.split(r"\s{2,}", line.strip())
+        assert set(cells(own, name, page=False)) <= set(shown), line
+    checked = audit(own, head + rest)
+    page = (results / "report.html").read_text(encoding="utf-8")
+    body = page.partition('<section id="models">')[2].partition('<div id="glossary"')[0]
+    rows = re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', body)
+    for name, values in rows:
+        if name.strip(SIGNS) in own.models.index and "code" not in values:
+            shown = set(re.findall("<td>(.*?)</td>", values))
+            blind = own.row(name)["blind_unique_r2"]
+            small = "below 0.005 %" if 100 * abs(blind) < 0.005 else f"{digits(100 * blind, 2)} %"
+            assert shown <= {*cells(own, name, page=True), "-" if pd.isna(blind) else small}
+    left_out = r"<(table|details|figcaption|select|nav|h[123])\b.*?</\1>|<figure>.*?</figure>"
+    body = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(left_out, " ", body, flags=re.DOTALL)))
+    body = re.sub(r" (?=[:.,;)])", "", " ".join(body.split()))
+    return checked + audit(own, body.replace("95 % intervals", ""))
+
+
+@pytest.mark.parametrize("null_dims", [(12, 12), (12, 0)])
+def test_the_numbers_of_made_up_results_are_those_of_their_tables(tmp_path, null_dims):
+    write_study(tmp_path, labels=["cat", "dog", "elk"], null_dims=null_dims)
+    write_page(tmp_path)
+    assert check_study(tmp_path / "results") > 12
+    path = tmp_path / "results/tables/models.csv"
+    table = read_table(path)
+    table["gain"] += 0.5
+    table.to_csv(path, index=False)
+    with pytest.raises(AssertionError, match="shows"):
+        check_study(tmp_path / "results")
