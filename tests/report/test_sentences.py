@@ -13,8 +13,9 @@ from tests.report.report_study import write_page, write_study
 NUMBER, SIGNS = r"-?[\d.,]*\d(?:e-\d+)?", "*~+^#!"
 N, PERCENT = rf"({NUMBER})", rf"((?:more than )?{NUMBER}) %"
 DIFFERENCE = rf"{N} % \[{N}, {N}\], p = {N}"
+RANGE = rf"{N} % \((\S+)\)(?: to {N} % \((\S+)\))?"
 # Words of the method, whose numbers are not of the study.
-CONSTANT = r"9 of 10 trials|leak of 10 % that is spread evenly|leak of 10 % would not|Above 100 %|clip_vit_l14"
+CONSTANT = r"9 of 10 trials|leak of 10 % that is spread evenly|leak of 10 % would not|Above 100 %|clip_vit_l14|should be 0"
 
 
 def digits(value, places):
@@ -41,13 +42,11 @@ class Tables:
         row = self.row(name)
         return name, digits(100 * row["unique_r2"], 1), digits(row["turn_deg"], 0)
 
-    def ends(self, column, *_):
+    def ends(self, column):
         """The smallest and the largest number of a column, with names of models."""
         of = self.models[column].dropna().clip(lower=0).sort_values(kind="stable")
-        return [word for name in of.index[[0, -1]] for word in (percent(of[name]), name)]
-
-    def power(self, *said):
-        return tuple([*self.ends("gain"), *self.ends("null_r2")][: len(said)])
+        found = [word for name in of.index[[0, -1]] for word in (percent(of[name]), name)]
+        return tuple(found if len(of) > 1 else [*found[:2], None, None])
 
     def blind(self, *_):
         of = self.models["blind_unique_r2"].sort_values(kind="stable")
@@ -56,8 +55,8 @@ class Tables:
 
     def paper(self, name, *_):
         row = self.row(name)
-        found = digits(row["as_mean"], 2), digits(row["as_abs_mean"], 2)
-        return name, f"+{found[0]}".replace("+-", "-"), found[1], digits(row["is_per_as"], 1)
+        ratio = "-" if pd.isna(row["is_per_as"]) else digits(row["is_per_as"], 1)
+        return name, f"{row['as_mean']:+z.2f}", digits(row["as_abs_mean"], 2), ratio
 
     def hidden(self, name):
         table = self.read(name).dropna(subset=["p"])
@@ -105,12 +104,10 @@ TEMPLATES = {
     rf"By (label|predicted class|group of images), D is largest for images of (.+?) \({N} %\)": (
         Tables.group
     ),
-    rf"D (?:is a lower bound: it )?shows {N} % \((\S+)\) to {N} % \((\S+)\) of a": Tables.power,
-    rf"The logits predict {N} % \((\S+)\) to {N} % \((\S+)\) of": (
-        lambda own, *_: tuple(own.ends("null_r2"))
-    ),
+    rf"D (?:is a lower bound: it )?shows {RANGE} of a": lambda own, *_: own.ends("gain"),
+    rf"The logits predict {RANGE} of": lambda own, *_: own.ends("null_r2"),
     rf"The largest D is {N} % \((\S+)\); the margin is {N} %": Tables.blind,
-    rf"(\S+) ([+-][\d.]+), {N}, {N}(?=[;. ]|$)": Tables.paper,
+    rf"(\S+) ([+-][\d.]+), {N}, ({NUMBER}|-)(?=[;. ]|$)": Tables.paper,
     DIFFERENCE: Tables.pair,
     rf"By D, {N} of {N} pairs of models differ": lambda own, *_: (
         str(own.read("model_pairs")["differ"].sum()), str(len(own.read("model_pairs")))
