@@ -101,7 +101,7 @@ def test_every_number_is_that_of_a_direct_computation(study):
         "null_dim": len(feature) - 5, "validation_r2": 0.125, "translator": "weak",
         "images": f"{N} images", "n_images": N, "n_evidence": 17, "verdict": "nothing found",
         "said": f"{MODEL}: nothing found. An evenly spread leak of 3 % of the meaning would be "
-        "called meaning in 9 of 10 trials.", "hidden": "",
+        "called meaning in 9 of 10 trials.", "hidden": "", "classes": "",
     }  # fmt: skip
 
 
