@@ -108,6 +108,8 @@ def test_the_tables_of_numbers_have_a_dash_where_there_is_none():
 def test_what_a_leak_shows_stands_beside_trust_and_the_papers_scores_beside_its_figures():
     found = part(FOUR)
     power, blind = found["power"]
+    (more, _) = part(models((("a", MEANING, 0.04), {"gain": 1.2})))["power"]
+    assert more.startswith("D shows 120 % (a) of a leak") and "no lower bound" in more
     assert power.startswith("D is a lower bound: it shows 20 % (a) to 20 % (zero) of a leak of ")
     assert power.endswith("The logits predict 12 % (a) to 12 % (zero) of the null component.")
     assert blind.startswith("Blind check")
