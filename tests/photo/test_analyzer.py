@@ -21,6 +21,7 @@ from singflow.commands.analyze import analyze as command
 from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
+from singflow.photo.analysis import chance_most
 from singflow.photo.analyzer import IN_SAMPLE, UNTOLD, Analyzer
 from singflow.sources import file_evidence
 from singflow.towers.live import CLASSES
@@ -99,6 +100,26 @@ def test_a_jeep_loses_its_meaning_in_the_head_for_animals_and_the_facts_say_why(
     assert "  the head knows 398 of 1,000 classes alone, such as tench, bittern and mi" in repr(
         result
     )
+
+
+def share_that_moves(analyzer, features):
+    """The share of photos with these features that move beyond chance, whatever the verdict."""
+    fits, moves = analyzer.evidence.fits, 0
+    for row in features[:, None]:
+        is_deg = singflow.remove(row, analyzer.evidence.fitted, analyzer.removed).image_score()[0]
+        alike = not fits.unlike(row, analyzer.basis)
+        moves += alike and is_deg > chance_most(fits.chance_removal(row).image_score())
+    return moves / len(features)
+
+
+def test_of_200_photos_a_known_zero_moves_1_in_20_and_the_head_for_animals_most_of_things(animals):
+    reference = singflow.packaged_reference()
+    rows = np.random.default_rng(0).permutation(507)[:200]
+    lite0, lite2 = (reference.rows(f"features/{name}")[rows] for name in (MODEL, ZERO))
+    animal = (reference.table("data/manifest")["class_index"] < 398).to_numpy()[rows]
+    assert share_that_moves(Analyzer.load(ZERO), lite2.astype(np.float32)) <= 0.05
+    of_animals, of_things = (lite0[mine].astype(np.float32) for mine in (animal, ~animal))
+    assert share_that_moves(animals, of_animals) < 0.1 < 0.6 < share_that_moves(animals, of_things)
 
 
 def test_a_text_has_a_map_where_its_score_is_beyond_chance_and_the_positions_sum_to_it(
