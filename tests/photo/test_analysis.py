@@ -303,7 +303,10 @@ def test_the_first_sentence_concludes_from_the_facts_that_follow():
     not_judged = {"judged": False, "chance_most_deg": None}
     zero = replace(SETTING, verdict="known zero", said="tiny: known zero.")
     for changes, words in (
-        ({"nearest": (near, near)}, "turns farther than by chance, though 'a jeep' stays nearest."),
+        (
+            {"nearest": (near, near)},
+            "turned farther than by chance, though 'a jeep' stays nearest.",
+        ),
         ({"setting": replace(SETTING, null_dim=0)}, "ignores nothing: it has no null space."),
         (not_judged | {"unlike": "it is odd"}, "unlike the images of the translator: it is odd."),
         (not_judged | {"setting": zero}, "This photo is not judged. tiny: known zero."),
@@ -314,8 +317,8 @@ def test_the_first_sentence_concludes_from_the_facts_that_follow():
 
 def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
     lines = """
-For this photo the head of timm/tiny.net loses meaning: without its null component it is nearer to \
-'a bird' than to 'a jeep'.
+For this photo the head of timm/tiny.net loses meaning: without the null component, the photo is \
+nearer to 'a bird' than to 'a jeep'.
 photo.jpg: cat (20.0 %)
   then cat (20.0 %), cat (20.0 %), cat (20.0 %), cat (20.0 %)
   by 17 images: tiny: a trace.

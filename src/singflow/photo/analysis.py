@@ -51,9 +51,7 @@ class Setting:
     classes: str
 
     @classmethod
-    def of(
-        cls, evidence: Evidence, model: str, space: str, null_dim: int, classes: str = ""
-    ) -> Self:
+    def of(cls, evidence: Evidence, model: str, space: str, null_dim: int, classes: str) -> Self:
         """The setting of a model with a null space of null_dim dimensions, by evidence."""
         facts, n, r2 = evidence.facts, len(evidence.images), evidence.r2
         verdict, said, hidden = ("", "", "") if null_dim else (EMPTY, NO_NULL_SPACE, "")

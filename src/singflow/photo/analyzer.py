@@ -339,7 +339,8 @@ class Analyzer:
         judged = drawn is not None and setting.verdict != ZERO
         is_deg, turned = float(removal.image_score()[0]), drawn.image_score() if drawn else None
         most = chance_most(turned) if judged and turned is not None else None
-        listed = extremes if most is not None and is_deg > most else 0
+        moves = most is not None and is_deg > most
+        listed = extremes if moves else 0
 
         def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             """Angles before and after, and AS (3, p); AS of the draws of chance, if judged."""
@@ -369,7 +370,7 @@ class Analyzer:
         energy = float(null_energy(feature, self.basis)[0])
         equivalent = remove_null(feature, self.basis)
         best = predictions[0].index
-        rows = [row for row, text in enumerate(moved) if listed and text.beyond_chance]
+        rows = [row for row, text in enumerate(moved) if moves and text.beyond_chance]
         maps, no_maps = None, _no_maps(located, self, asked, rows, judged, unlike)
         if not no_maps:
             named = [asked[row] for row in rows]

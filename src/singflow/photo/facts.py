@@ -28,21 +28,24 @@ def conclude(analysis: Analysis) -> str:
     setting, (before, after) = analysis.setting, analysis.nearest
     if not setting.null_dim:
         return f"In this photo the head of {setting.model} ignores nothing: it has no null space."
+    if setting.verdict == ZERO:
+        return f"This photo is not judged. {setting.said}"
     if analysis.unlike:
         return (
             "Nothing can be said about this photo, which is unlike the images of the translator: "
             f"{analysis.unlike}."
         )
-    if setting.verdict == ZERO:
-        return f"This photo is not judged. {setting.said}"
     if not analysis.judged:
         return f"This photo is not judged, because {ABSENT}."
     if not analysis.moves:
         return "Nothing in this photo moves beyond chance."
-    loses = f"For this photo the head of {setting.model} loses meaning: without its null component"
+    said = f"is nearer to {after.text!r} than to {before.text!r}"
     if before.text == after.text:
-        return f"{loses} it turns farther than by chance, though {after.text!r} stays nearest."
-    return f"{loses} it is nearer to {after.text!r} than to {before.text!r}."
+        said = f"is turned farther than by chance, though {after.text!r} stays nearest"
+    return (
+        f"For this photo the head of {setting.model} loses meaning: without the null component, "
+        f"the photo {said}."
+    )
 
 
 def describe_steered(photo: Analysis, steered: Steered) -> str:
