@@ -196,7 +196,9 @@ def check_study(results):
             shown = set(re.findall("<td>(.*?)</td>", values))
             blind = size([100 * own.row(name)["blind_unique_r2"]], 2)
             assert shown <= {*cells(own, name, page=True), blind}
-    left_out = r"<(table|details|figcaption|select|nav|h[123])\b.*?</\1>|<figure>.*?</figure>"
+    left_out = (
+        r'<(table|details|select|nav|figure|h[123])\b.*?</\1>|<p class="quiet undrawn">.*?</p>'
+    )
     body = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(left_out, " ", body, flags=re.DOTALL)))
     body = re.sub(r" (?=[:.,;)])", "", " ".join(body.split()))
     return checked + audit(own, body.replace("95 % intervals", ""))
