@@ -18,6 +18,11 @@ CONSTANT = (
     r"clip_vit_l14|should be 0|float\d\d"
 )
 
+UNREAD = (  # parts of a page without sentences of the study
+    r"<(table|details|select|nav|figure|h[123])\b.*?</\1>|"
+    r'<p class="quiet undrawn">.*?</p>'
+)
+
 
 def digits(value, places):
     return f"{value:z.{places}f}"
@@ -196,9 +201,6 @@ def check_study(results):
             shown = set(re.findall("<td>(.*?)</td>", values))
             blind = size([100 * own.row(name)["blind_unique_r2"]], 2)
             assert shown <= {*cells(own, name, page=True), blind}
-    left_out = (
-        r'<(table|details|select|nav|figure|h[123])\b.*?</\1>|<p class="quiet undrawn">.*?</p>'
-    )
-    body = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(left_out, " ", body, flags=re.DOTALL)))
+    body = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(UNREAD, " ", body, flags=re.DOTALL)))
     body = re.sub(r" (?=[:.,;)])", "", " ".join(body.split()))
     return checked + audit(own, body.replace("95 % intervals", ""))
