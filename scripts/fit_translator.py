@@ -44,7 +44,7 @@ def use_released(
         chosen = training[shard["image_id"]]
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
     facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "n_train": 0}
-    facts |= {"lambdas_within_one_error": [], "alpha_curve": []}
+    facts |= {"fold_n_train": [], "lambdas_within_one_error": [], "alpha_curve": []}
     return CrossFitted.alone(released, len(images.manifest)), [total / n], facts
 
 
@@ -79,6 +79,7 @@ def main(flags: Flags) -> None:
         every = np.ones(len(own.manifest), dtype=bool)
         alone = CrossFitted.alone(whole, len(every))
         (validation,) = fit_quality(own, alone, means[WHOLE:], every)
+    sizes = [*facts["fold_n_train"], facts["n_train"]]
     in_sample = not folds and released is None and flags.reference is None
     facts |= {"reference": flags.reference, "folds": len(folds), "in_sample": in_sample}
     tensors = {"weight": whole.weight, "bias": whole.bias}
@@ -91,7 +92,9 @@ def main(flags: Flags) -> None:
         "baseline_cosine": validation.baseline.cosine,
         "n_validation": validation.agreement.n,
         **split_off.facts("held_out", len(whole.bias)),
+        "held_out_baseline_cosine": split_off.baseline.cosine,
         "n_held_out": split_off.agreement.n,
+        "held_out_n_train": max(sizes[member] for member in translators.member_of[held_out]),
     }
     told = {name: report[name] for name in ("reference", "alpha", "folds", "in_sample", *FIGURES)}
     told |= made_for(own.features, own.embeddings) | {"fitted_on": learned_from(flags, released)}

@@ -46,7 +46,7 @@ def hidden_groups(
     )}  # fmt: skip
     if flags.groups:
         column, cells = group_cells(flags.class_list, flags.table, flags.groups)
-        known = images["own"] | (column == "label")  # a table has the study's images alone
+        known = images["own"] | (column == "class_index")  # a table has the study's images alone
         groups["column"] = images[column].map(cells).where(known)
     tables = [found.group_rows(group).assign(by=by) for by, group in groups.items()]
     return pd.concat(tables, ignore_index=True)[["group", "by", "n", *TESTED, "hidden"]]
@@ -104,7 +104,7 @@ def main(flags: Flags) -> None:
         facts["floor_is_deg"],
     )
     cli.log.info(
-        "%d of %d texts and %d of %d groups are hidden",
+        "D is above the margin along %d of %d texts and in %d of %d groups",
         *(
             number
             for table in (of_texts, of_groups)

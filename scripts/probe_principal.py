@@ -36,12 +36,12 @@ def grouped(inputs: Inputs, flags: Flags) -> tuple[Paired, CrossFitted, pd.DataF
     if not (flags.groups and flags.reference and inputs.fitted):
         return None
     column, cells = group_cells(flags.class_list, flags.table, flags.groups)
-    if column != "label":
+    if column != "class_index":
         return None
     images = inputs.training(flags.reference)
     translators, *_ = fit_translators(images, flags.folds, [inputs.fitted[0]])
     manifest = images.manifest
-    return images, translators, manifest.assign(label=manifest["label"].map(cells))
+    return images, translators, manifest.assign(label=manifest["class_index"].map(cells))
 
 
 def read_probe_rows(

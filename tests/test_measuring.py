@@ -221,6 +221,10 @@ def test_the_group_with_the_leak_is_found():
     evidence = singflow.measure(x, WEIGHT, z, labels=half)
     table = evidence.groups().set_index("group")
     assert table["hidden"].to_dict() == {True: True, False: False} and (table["n"] == 200).all()
+    traced = replace(evidence, facts=evidence.facts | {"verdict": "trace"})
+    assert not traced.groups()["hidden"].any()
+    assert not traced.texts(HIDDEN, range(len(HIDDEN)))["hidden"].any()
+    assert traced.group_rows(pd.Series(half))["hidden"].tolist() == [False, True]  # as p says
     named = evidence.groups(["a" if one else None for one in half])
     assert named["group"].tolist() == ["a"] and named["unique_r2"][0] == table["unique_r2"][True]
     predicted = singflow.measure(x, WEIGHT, z).groups()

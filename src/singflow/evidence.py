@@ -201,7 +201,8 @@ class Evidence:
         -------
         DataFrame
             A row a text, the largest D first: text, unique_r2 with its interval, p (corrected for
-            all texts), and hidden: whether D exceeds the margin at the familywise level.
+            all texts), and hidden: whether D exceeds the margin at the familywise level, where the
+            verdict on the model is meaning.
 
         Raises
         ------
@@ -225,8 +226,8 @@ class Evidence:
         centred = np.empty(found.shape)
         for rows in of.groupby(of).indices.values():
             centred[rows] = centred_texts(found[rows])
-        table = pd.DataFrame({"text": listed}).join(self.text_rows(centred), how="inner")
-        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
+        tested = self.text_rows(centred)
+        return self._by_verdict(pd.DataFrame({"text": listed}).join(tested, how="inner"))
 
     def groups(self, labels: Iterable[Any] | None = None) -> pd.DataFrame:
         """In which groups of images the hidden meaning is.
@@ -256,8 +257,7 @@ class Evidence:
         if of.shape not in ((n,), (own,)):
             raise InputError(f"labels: has shape {of.shape}, not ({own},): give one an image")
         series = pd.Series(of, dtype=object).set_axis(range(n - len(of), n)).reindex(range(n))
-        table = self.group_rows(series)
-        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
+        return self._by_verdict(self.group_rows(series))
 
     def text_rows(self, embeddings: np.ndarray) -> pd.DataFrame:
         """D of each text; p is corrected within all of them.
@@ -299,7 +299,14 @@ class Evidence:
         else:
             kinds = {"group": object, "n": np.int64, **TESTED}
             table = pd.DataFrame(columns=[*kinds]).astype(kinds)
-        return judged(table, self.p, self.question)
+        return judged(table, self.question)
+
+    def _by_verdict(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The largest D first; nothing is hidden unless the verdict opens texts and groups."""
+        from singflow.analyses.findings import OPEN
+
+        table = table.assign(hidden=table["hidden"] & (self.verdict in OPEN))
+        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
 
     def _tested(self) -> Residuals | None:
         """The residuals; None where there is no D, and so nothing to test."""

@@ -386,13 +386,19 @@ def test_a_top1_far_too_low_is_said_loudly_unless_the_weights_are_random(
     assert outside["top1"] is None and "TOP-1" not in text_of(scores, m=outside)
 
 
-def test_git_keeps_the_digits_that_processors_agree_on_and_all_of_parameters():
+def test_git_keeps_four_significant_digits_of_every_number():
     row = {"is_mean": 27.161568785979908, "unique_r2": -3.996976924894484e-05, "p": 2.2549e-05}
-    row |= {"turn_deg": 2.34567, "null_r2": 0.0123456, "lambda": 1e-05, "margin": 0.005, "n": 12345}
-    row |= {"max_logit_change": 3.4e-07 + 1e-15, "known_leak": True, "detectable": None, "note": ""}
+    row |= {
+        "zero_shot_chance": 1 / 300,
+        "floor_is_sd": 0.0524849,
+        "n_per_dim": 0.0034375,
+        "d": -0.0,
+    }
+    row |= {"lambda": 1e-05, "margin": 0.005, "n": 12345, "detectable": None, "note": ""}
+    row |= {"known_leak": True}
     kept = for_git(row)
-    changed = {"is_mean": 27.16, "unique_r2": 0.0, "p": 2.255e-05, "turn_deg": 2.346}
-    changed |= {"null_r2": 0.0123, "max_logit_change": 0.0}
+    changed = {"is_mean": 27.16, "unique_r2": -3.997e-05, "p": 2.255e-05, "n_per_dim": 0.003438}
+    changed |= {"zero_shot_chance": 0.003333, "floor_is_sd": 0.05248}
     assert kept == row | changed and json.dumps(kept).count("-0.0") == 0
     assert for_git(kept) == kept and math.isnan(for_git({"as_mean": math.nan})["as_mean"])
     assert kept["known_leak"] is True

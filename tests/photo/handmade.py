@@ -128,7 +128,7 @@ class Study(Results):
 
 SETTING = Setting(
     MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "1 image", 1,
-    17, "trace", "tiny: a trace.", "",
+    17, "trace", "tiny: a trace.", "", "",
 )  # fmt: skip
 
 
@@ -140,8 +140,10 @@ def analysis_of(text, gained, lost, **changes):
     far = [toward(text, row - 8.0) for row in range(lost)]
     analysis = Analysis(
         predictions=[Prediction(index, text, 0.2) for index in range(5)], is_deg=8.0,
-        is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1, null_energy_percentile=30.0,
-        logit_change=1e-6, unlike="", predicted=replace(
+        is_percentile=50.0, chance_is_deg=6.0, chance_most_deg=7.0, null_energy=0.1,
+        null_energy_percentile=30.0, logit_change=1e-6, unlike="",
+        nearest=(toward("a jeep", 1.0), toward("a bird", 2.0)),
+        predicted=replace(
             toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0
         ), texts=[toward(text, -2.0), toward("a rug", 0.0)],
         reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,

@@ -116,7 +116,7 @@ def test_the_notebook_of_an_own_model_runs_in_an_empty_folder(tmp_path):
 
 def test_the_guide_quotes_what_the_command_says(home):
     page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
-    (quoted,) = re.findall(r"```\n(photo\.jpg: .*?)```", page, flags=re.DOTALL)
+    (quoted,) = re.findall(r"```\n([^`]*\nphoto\.jpg: .*?)```", page, flags=re.DOTALL)
     china = Path(sklearn.__file__).parent / "datasets/images/china.jpg"
     photo = singflow.Analyzer.load(MODEL).analyze(china, ["a rug"], name="photo.jpg")
     for lines in zip(quoted.splitlines(), repr(photo).splitlines(), strict=True):

@@ -24,7 +24,8 @@ def looked_at(study, photo="one.png", words="", max_pixels=10**6):
 def test_a_photo_is_a_text_and_a_figure_and_is_steered_no_farther_than_the_slider(study):
     looked, said, figure = looked_at(study, words="concept 1\nconcept 3\n\nconcept 3")
     assert [way.text for way in looked.result.reach] == ["concept 1", "concept 3"]
-    assert said.startswith("**this photo: ") and "\n- toward 'concept 3': AS " in said
+    assert said.startswith("**This photo is not judged, because the images ")
+    assert "\n- this photo: " in said and "\n- toward 'concept 3': AS " in said
     assert figure.axes and looked.result.image.size == (1, 1)
     way, most = looked.result.reach[1], looked.most("concept 3")
     assert 0 < most <= way.is_deg and looked.most("a text that nobody asked for") == 0

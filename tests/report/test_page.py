@@ -36,6 +36,7 @@ from singflow.report.tables import MOST_ROWS, table
 from tests.project import ROOT
 from tests.refusals import refused
 from tests.report.report_study import HOSTILE, write_page, write_study, write_tables
+from tests.report.sentences import check_study
 from tests.results import ANALYSES
 
 
@@ -107,6 +108,8 @@ def test_the_tables_of_numbers_have_a_dash_where_there_is_none():
 def test_what_a_leak_shows_stands_beside_trust_and_the_papers_scores_beside_its_figures():
     found = part(FOUR)
     power, blind = found["power"]
+    (more, _) = part(models((("a", MEANING, 0.04), {"gain": 1.2})))["power"]
+    assert more.startswith("D shows 120 % (a) of a leak") and "no lower bound" in more
     assert power.startswith("D is a lower bound: it shows 20 % (a) to 20 % (zero) of a leak of ")
     assert power.endswith("The logits predict 12 % (a) to 12 % (zero) of the null component.")
     assert blind.startswith("Blind check")
@@ -352,7 +355,7 @@ def test_the_table_of_photos_has_a_row_for_each_model_and_space_those_with_the_l
     found = content.photo_scores(images, {"s": both}, names)
     columns = ["label", "model", "is_deg", "before", "after", "predicted", "path"]
     assert found[columns].iloc[0].tolist() == ["y", "n", 3.0, 2.0, 2.0, "b", "q"]
-    assert found["is_deg"].tolist() == [3.0, 2.3, 2.0, 1.3]
+    assert found["is_deg"].tolist() == [3.0, 2.26, 2.0, 1.26]
     assert found["predicted"].tolist() == ["b", "c", "cat", "dog"]
 
 
@@ -528,3 +531,16 @@ def test_a_gpu_is_named_only_if_its_driver_answers(tmp_path, monkeypatch, status
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert machine().endswith(", NVIDIA H100") == listed
+
+
+@pytest.mark.parametrize("null_dims", [(12, 12), (12, 0)])
+def test_the_numbers_of_made_up_results_are_those_of_their_tables(tmp_path, null_dims):
+    write_study(tmp_path, labels=["cat", "dog", "elk"], null_dims=null_dims)
+    write_page(tmp_path)
+    assert check_study(tmp_path / "results") > 12
+    path = tmp_path / "results/tables/models.csv"
+    table = read_table(path)
+    table["gain"] += 0.5
+    table.to_csv(path, index=False)
+    with pytest.raises(AssertionError, match="shows"):
+        check_study(tmp_path / "results")

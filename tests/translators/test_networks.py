@@ -256,6 +256,7 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study)
     linear = {"alpha": 1.0, "alpha_curve": [], "n_train": 300, "baseline_cosine": 0.4}
     linear |= dict(zip(FIGURES, (0.6, 0.2, 0.3), strict=True)) | {"n_validation": 300}
     linear |= {"held_out_cosine": 0.5, "held_out_mse": 0.1, "held_out_r2": 0.1, "n_held_out": 50}
+    linear |= {"held_out_baseline_cosine": 0.3, "held_out_n_train": 240}
     write_json(results.path("translator_report"), linear)
     results.run("compare_translators", **flags)
     table = results.read("tables/translators.csv")
@@ -269,6 +270,7 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study)
     assert table["gain_cosine"].tolist() == pytest.approx(table["validation_cosine"] - 0.5)
     good = ["not weak" if r2 >= 0.2 else "weak" for r2 in table["validation_r2"]]
     assert table["translator"].tolist() == good and {"weak", "not weak"} == set(good)
+    assert table.loc[0, ["baseline_cosine", "n_train"]].tolist() == [0.3, 240]
     assert (table["n"] == 50).all() and (table["seed"] == 7).all()
     metrics = results.read("tables/translators.json")["v"]["m"]
     for kind, kept in (("mlp3", report["loss"]), ("linear", "ridge")):

@@ -12,6 +12,7 @@ from singflow.artifacts.made import Made
 from singflow.artifacts.shards import iterate_shards
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.results import Study
 from singflow.translators import reference
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import read_crossfitted
@@ -77,7 +78,13 @@ def test_with_a_reference_no_image_is_in_sample_and_the_reference_trains_alone(t
     results_in(tmp_path / "own", images=1, shards=1, folds=5)
     (none, first), (five, second) = (fitted(tmp_path, "other", folds) for folds in (0, 5))
     facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": 1, "n_held_out": 3}
+    facts |= {"fold_n_train": [6, 6, 6], "held_out_n_train": 6}
     assert none == five and facts.items() <= none.items()
+    z = Study(tmp_path / "other").rows(f"embeddings/{MINILM}").astype(np.float64)
+    apart = np.arange(9) % 3 == 0
+    mean = z[~apart].mean(axis=0)
+    cosine = z[apart] @ mean / np.linalg.norm(z[apart], axis=1) / np.linalg.norm(mean)
+    assert none["held_out_baseline_cosine"] == pytest.approx(cosine.mean())
     np.testing.assert_array_equal(first.whole.weight, second.whole.weight)
     assert (first.member_of == WHOLE).all() and (first.fold == WHOLE).all()
     results_in(tmp_path / "own", images=6, shards=1, folds=5)

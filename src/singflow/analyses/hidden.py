@@ -127,10 +127,9 @@ def by_group(residuals: Residuals, groups: np.ndarray, question: Question) -> pd
     return table.join(tested.drop(columns="unique_r2").set_index(large))
 
 
-def judged(table: pd.DataFrame, p: float | None, question: Question) -> pd.DataFrame:
-    """With a column hidden: nothing is, unless D of the model exceeds the margin (its p)."""
-    level = 1 - question.confidence
-    return table.assign(hidden=p is not None and p <= level and table["p"] <= level)
+def judged(table: pd.DataFrame, question: Question) -> pd.DataFrame:
+    """With a column hidden, which counts where the verdict on the model opens texts and groups."""
+    return table.assign(hidden=table["p"] <= 1 - question.confidence)
 
 
 def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from singflow.analyses.tables import (
     SEEN,
     WEAK,
     ZERO,
+    four_digits,
     is_control,
     join_marks,
     marked,
@@ -242,7 +243,8 @@ def verdict_words(row: Mapping[Any, Any]) -> str:
         UNTOLD: f"this study cannot tell. An evenly spread leak of {percent(MOST_LEAK)} would not "
         f"be called meaning in {TRIALS}, or the translator explains nothing. Give the study more "
         "images.",
-        FOUND: f"known leak, found as it should be: {size}.",
+        FOUND: f"the null space holds meaning that the logits do not tell: {size}. This leak is "
+        "known, and was found as it should be.",
         MISSED: f"known leak, missed: the null space adds {size or 'nothing'}. Either its head "
         "lacks few classes, or this study misses what is there, and “nothing found” says little.",
     }
@@ -276,15 +278,5 @@ def controls_last(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def for_git(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the digits that git keeps, which another processor rarely changes.
-
-    Four digits and at most four decimals. P-values and numbers of at most four digits, such as
-    parameters, keep all decimals.
-    """
-    kept = dict(row)
-    for name, value in row.items():
-        if isinstance(value, float):
-            short = float(f"{value:.4g}")
-            small = short == value or name in ("p", "p_holm")
-            kept[name] = (short if small else round(short, 4)) + 0.0  # no -0.0
-    return kept
+    """A row with the digits that git keeps, which another processor rarely changes."""
+    return {k: four_digits(v) if isinstance(v, float) else v for k, v in row.items()}

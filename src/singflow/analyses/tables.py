@@ -15,6 +15,11 @@ EDGE, SEEN = "penalty at the edge", "in sample"
 MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^", SEEN: "#"}
 
 
+def four_digits(value: float) -> float:
+    """A number with four significant digits, as tables for readers and git have it."""
+    return float(f"{value:.4g}") + 0.0  # no -0.0
+
+
 def percent(share: float) -> str:
     """A share in percent with two digits, as in `5.9 %`."""
     return f"{float(f'{100 * share:.2g}'):g} %"

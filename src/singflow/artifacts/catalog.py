@@ -220,7 +220,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " absolute penalty), alpha_curve, folds, in_sample;"
         " validation_cosine, validation_mse, validation_r2 and n_validation (of every image, by"
         " the translator that did not see it); held_out_* (the same of the validation split"
-        " alone); baseline_cosine, n_train (views; 0 for an imported translator).",
+        " alone, with the baseline_cosine and n_train of the translators that did not see it);"
+        " baseline_cosine, n_train (views; 0 for an imported translator) and fold_n_train (of"
+        " the translator of each fold).",
         within=Tolerance(1e-3, 1e-5),  # mean squares are small
     ),
     "network": Artifact(
@@ -266,16 +268,16 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "evidence_texts/{space}/{model}.parquet",
         "One row per text: text, kind (label, concept, reference: a label of the reference alone),"
         " unique_r2 (D along the text) with its interval, p (that D is not above the margin,"
-        " corrected for all texts), hidden (p is at most the level, and D of the model is above the"
-        " margin, too).",
+        " corrected for all texts), hidden (p is at most the level; it counts where the verdict on"
+        " the model is *meaning* or a known leak that was found, as in `tables/hidden_texts.csv`).",
         columns=_of(f="unique_r2 unique_r2_low unique_r2_high p", O="text kind", b="hidden"),
     ),
     "evidence_groups": Artifact(
         "evidence_groups/{space}/{model}.parquet",
         "One row per group of images: group, by (label, predicted: class; column: of"
         " evidence.groups), n (images, with those of a reference), unique_r2 (D within the group)"
-        " with its interval, p (corrected for all groups of this kind), hidden; groups of fewer"
-        " than 10 images have no interval and no p.",
+        " with its interval, p (corrected for all groups of this kind), hidden (as of texts);"
+        " groups of fewer than 10 images have no interval and no p.",
         columns=_of(i="n", f="unique_r2 unique_r2_low unique_r2_high p", O="group by", b="hidden"),
     ),
     "own_words": Artifact(

@@ -111,15 +111,15 @@ def _titles(
     return {name: title for name, title in found.items() if title is not None}
 
 
-def group_cells(classes: Path, table: Path, column: str) -> tuple[str, dict[str, str]]:
-    """The groups of images in a column of the class list, by label, or else of the table, by path.
+def group_cells(classes: Path, table: Path, column: str) -> tuple[str, dict[int | str, str]]:
+    """The groups of images by class, in a column of the class list, or else by path, in the table.
 
-    The first value is the column of the manifest that tells the groups: label or path.
+    The first value is the column of the manifest that tells the groups: class_index or path.
     """
-    key, name = "label", "name"
-    rows = read_table(classes, {name: ""}, (column,))
+    key, rows = "class_index", read_table(classes, {"name": ""}, (column,))
     if column not in rows:
-        key = name = "path"
-        rows = read_table(table, {name: "the image's path", column: "evidence.groups"})
-    cells = dict(zip(rows[name], rows[column].str.strip(), strict=True))
-    return key, {of: cell for of, cell in cells.items() if cell}
+        key = "path"
+        rows = read_table(table, {key: "the image's path", column: "evidence.groups"})
+    known = rows[key] if key == "path" else range(len(rows))
+    cells = zip(known, rows[column].str.strip(), strict=True)
+    return key, {of: cell for of, cell in cells if cell}

@@ -31,7 +31,8 @@ class Setting:
     `not weak` or `unknown`. images: in words, the n_images that percentiles refer to. n_evidence:
     number of images behind the verdict. verdict: on the model, as in a study's table; said: the
     verdict as a sentence. Both are empty if there is no verdict. hidden: what the hidden meaning of
-    the model is about, in sentences; empty if none was found, or with a translator alone.
+    the model is about, in sentences; empty if none was found, or with a translator alone. classes:
+    which classes a head knows that has only some, in words; empty for other heads.
     """
 
     model: str
@@ -47,9 +48,10 @@ class Setting:
     verdict: str
     said: str
     hidden: str
+    classes: str
 
     @classmethod
-    def of(cls, evidence: Evidence, model: str, space: str, null_dim: int) -> Self:
+    def of(cls, evidence: Evidence, model: str, space: str, null_dim: int, classes: str) -> Self:
         """The setting of a model with a null space of null_dim dimensions, by evidence."""
         facts, n, r2 = evidence.facts, len(evidence.images), evidence.r2
         verdict, said, hidden = ("", "", "") if null_dim else (EMPTY, NO_NULL_SPACE, "")
@@ -72,6 +74,7 @@ class Setting:
             verdict,
             said,
             hidden,
+            classes,
         )
 
 
@@ -161,13 +164,15 @@ class Analysis:
     """Null removal in one image; None stands for an unknown value.
 
     is_percentile, null_energy_percentile: among the known images. chance_is_deg: mean IS of null
-    components that carry no information. null_energy: ||P_0 f||^2 / ||f||^2. logit_change:
-    Euclidean norm. unlike: why nothing can be said about the image; empty if something can be said.
+    components that carry no information; chance_most_deg: the IS that 1 in 20 of them exceeds, None
+    unless the photo is judged. null_energy: ||P_0 f||^2 / ||f||^2. logit_change: Euclidean norm.
+    unlike: why nothing can be said about the image; empty if something can be said.
 
+    nearest: of the classes and concepts, the nearest before and the nearest after null removal.
     predicted: movement toward the predicted class. texts, reach: for the texts that the user asked
-    for. judged: whether AS can be compared with chance. Only then the lists of texts beyond chance
-    are filled, strongest first: classes_gained and classes_lost (by contrastive AS), gained and
-    lost (concepts of a study, by AS).
+    for. judged: whether IS and AS can be compared with chance. Only where the photo `moves` are the
+    lists of texts beyond chance filled, strongest first: classes_gained and classes_lost (by
+    contrastive AS), gained and lost (concepts of a study, by AS).
 
     note: a further remark on the photo, or empty. maps: where in the photo, for those of `texts`
     that move beyond chance; None if there are none, and no_maps says why.
@@ -177,10 +182,12 @@ class Analysis:
     is_deg: float
     is_percentile: float | None
     chance_is_deg: float | None
+    chance_most_deg: float | None
     null_energy: float
     null_energy_percentile: float | None
     logit_change: float
     unlike: str
+    nearest: tuple[Movement, Movement]
     predicted: Movement
     texts: list[Movement]
     reach: list[Reach]
@@ -193,6 +200,11 @@ class Analysis:
     setting: Setting
     maps: Maps | None = field(compare=False)
     no_maps: str
+
+    @property
+    def moves(self) -> bool:
+        """Whether IS is beyond chance, as it is for 1 photo in 20 where nothing is hidden."""
+        return self.chance_most_deg is not None and self.is_deg > self.chance_most_deg
 
     @property
     def beyond_chance(self) -> list[tuple[str, str, list[Movement], list[Movement]]]:
@@ -233,15 +245,33 @@ def movements(
 
 
 def _chance_range(chance: np.ndarray) -> list[list[float]]:
-    """Low and high ends that one more draw is between with a probability of CHANCE.
+    """Low and high ends that one more draw is between with a probability of CHANCE."""
+    return [_above(chance, (1 + sign * CHANCE) / 2).tolist() for sign in (-1, 1)]
 
-    It is the prediction interval of a normal distribution, of which chance (n, p) are the draws.
-    Percentiles of few draws are too near to each other.
+
+def chance_most(chance: np.ndarray) -> float:
+    """The IS that one more draw does not exceed with a probability of CHANCE.
+
+    chance: (n,), IS of the draws, whose logarithms are about normal.
+    """
+    return float(np.exp(_above(np.log(chance), CHANCE)))
+
+
+def _above(chance: np.ndarray, probability: float) -> np.ndarray:
+    """Values that one more draw is below with this probability.
+
+    They are the ends of prediction intervals of a normal distribution, of which chance (n, ...) are
+    the draws. Percentiles of few draws are too near to each other.
     """
     n = len(chance)
-    width = scipy.special.stdtrit(n - 1, (1 + CHANCE) / 2) * np.sqrt(1 + 1 / n)
-    middle, half = chance.mean(axis=0), width * chance.std(axis=0, ddof=1)
-    return [(middle - half).tolist(), (middle + half).tolist()]
+    width = scipy.special.stdtrit(n - 1, probability) * np.sqrt(1 + 1 / n)
+    return np.asarray(chance.mean(axis=0) + width * chance.std(axis=0, ddof=1))
+
+
+def nearest(movements: list[Movement]) -> tuple[Movement, Movement]:
+    """The texts that are nearest before and after null removal."""
+    before = min(movements, key=lambda text: text.angle_original_deg)
+    return before, min(movements, key=lambda text: text.angle_equivalent_deg)
 
 
 def beyond(

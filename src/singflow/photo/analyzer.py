@@ -25,16 +25,17 @@ from singflow.markdown import as_list
 from singflow.photo.analysis import (
     ABSENT,
     Analysis,
-    Movement,
     Reach,
     Setting,
     Steered,
     angles_to_texts,
     beyond,
+    chance_most,
     contrast_to_others,
     movements,
+    nearest,
 )
-from singflow.photo.facts import describe
+from singflow.photo.facts import conclude, describe
 from singflow.sources import (
     CACHE,
     file_evidence,
@@ -93,16 +94,18 @@ class Result(Analysis):
         Returns
         -------
         dict
-            `image`, and the fields of Analysis, `setting` and `maps` among them.
+            `image`, `conclusion` (a sentence), and the fields of Analysis, `setting` and `maps`
+            among them.
         """
         scores = Analysis(**{item.name: getattr(self, item.name) for item in fields(Analysis)})
-        return {"image": self.name, **asdict(scores, dict_factory=_of_lists)}
+        said = {"image": self.name, "conclusion": conclude(self)}
+        return said | asdict(scores, dict_factory=_of_lists)
 
     def figure(self) -> Figure:
         """The photo, its angles to texts, texts beyond chance, and where in the photo they move.
 
-        A text has a map if its AS is beyond chance; all maps share one scale. Without any, a line
-        says why, as `no_maps` does.
+        A text has a map if its AS and the photo's IS are beyond chance; all maps share one scale.
+        Without any, a line says why, as `no_maps` does.
 
         Returns
         -------
@@ -258,7 +261,7 @@ class Analyzer:
     def setting(self) -> Setting:
         """The model, the space and the translator."""
         names = self.classifier.name, self.space.name
-        return Setting.of(self.evidence, *names, self.basis.shape[1])
+        return Setting.of(self.evidence, *names, self.basis.shape[1], _known(self.classifier))
 
     @cached_property
     def of_classes(self) -> tuple[list[str], np.ndarray]:
@@ -334,6 +337,10 @@ class Analyzer:
         unlike = fits.unlike(feature, self.basis) if fits else ""
         drawn = fits.chance_removal(feature) if fits and not unlike else None
         judged = drawn is not None and setting.verdict != ZERO
+        is_deg, turned = float(removal.image_score()[0]), drawn.image_score() if drawn else None
+        most = chance_most(turned) if judged and turned is not None else None
+        moves = most is not None and is_deg > most
+        listed = extremes if moves else 0
 
         def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             """Angles before and after, and AS (3, p); AS of the draws of chance, if judged."""
@@ -353,21 +360,19 @@ class Analyzer:
         scores, chance = scored(class_embeddings)
         contrast, mean = contrast_to_others(scores[2][None])[0], scores[2].mean()
         classes = movements(classifier.class_names, scores, contrast, chance)
-        classes_gained, classes_lost = beyond(
-            classes, contrast, contrast_to_others(chance), extremes
-        )
+        classes_gained, classes_lost = beyond(classes, contrast, contrast_to_others(chance), listed)
         scores, chance = scored(spelled.concept_embeddings)
         concepts = movements(spelled.concepts, scores, scores[2] - mean, chance)
-        gained, lost = beyond(concepts, scores[2], chance, extremes)
+        gained, lost = beyond(concepts, scores[2], chance, listed)
         embeddings = spelled.embed(asked)
         scores, chance = scored(embeddings)
         moved = movements(asked, scores, scores[2] - mean, chance)
-        is_deg, energy = float(removal.image_score()[0]), float(null_energy(feature, self.basis)[0])
+        energy = float(null_energy(feature, self.basis)[0])
         equivalent = remove_null(feature, self.basis)
         best = predictions[0].index
-        maps, no_maps = None, _no_maps(located, self, moved, judged, unlike)
+        rows = [row for row, text in enumerate(moved) if moves and text.beyond_chance]
+        maps, no_maps = None, _no_maps(located, self, asked, rows, judged, unlike)
         if not no_maps:
-            rows = [row for row, text in enumerate(moved) if text.beyond_chance]
             named = [asked[row] for row in rows]
             maps = map_image(located, evidence.fitted, self.basis, named, embeddings[rows])
         note = UNTOLD if sha256 is None and evidence.seen else ""
@@ -376,11 +381,13 @@ class Analyzer:
             predictions=predictions,
             is_deg=is_deg,
             is_percentile=place("is_deg", is_deg),
-            chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
+            chance_is_deg=None if turned is None else float(turned.mean()),
+            chance_most_deg=most,
             null_energy=energy,
             null_energy_percentile=place("null_energy", energy),
             logit_change=float(logit_change(classifier.weight, feature, equivalent)[0]),
             unlike=unlike,
+            nearest=nearest([*classes, *concepts]),
             predicted=replace(classes[best], text=class_texts[best]),
             texts=moved,
             reach=[_reach(feature, self, *pair) for pair in zip(asked, embeddings, strict=True)],
@@ -444,8 +451,22 @@ class Analyzer:
         )
 
 
-def _no_maps(image: Located, by: Analyzer, asked: list[Movement], judged: bool, unlike: str) -> str:
-    """Why no text has a map; empty if one has."""
+def _known(classifier: Classifier) -> str:
+    """Which classes a head knows that has only some of a head's; empty for other heads."""
+    names, entry = classifier.class_names, classifier.entry
+    if entry is None or entry.kept is None:
+        return ""
+    *some, last = names[:: -(-len(names) // 3)]
+    return (
+        f"the head knows {len(names)} of {entry.head_classes:,} classes alone, such as "
+        f"{', '.join(some)} and {last}"
+    )
+
+
+def _no_maps(
+    image: Located, by: Analyzer, asked: list[str], drawn: list[int], judged: bool, unlike: str
+) -> str:
+    """Why no text has a map; empty if one has. drawn: the places of those that have one."""
     fits = by.evidence.fits
     if not by.setting.null_dim:
         return NOTHING_IGNORED
@@ -457,7 +478,7 @@ def _no_maps(image: Located, by: Analyzer, asked: list[Movement], judged: bool, 
         like = f"it is unlike the {len(fits.null_energy)} images" if fits and unlike else ""
         zero = "the model is a known zero" if by.setting.verdict == ZERO else ""
         return NOT_JUDGED.format(like or zero or ABSENT)
-    return "" if any(text.beyond_chance for text in asked) else WITHIN_CHANCE
+    return "" if drawn else WITHIN_CHANCE
 
 
 def _reach(features: np.ndarray, by: Analyzer, text: str, embedding: np.ndarray) -> Reach:

@@ -11,20 +11,41 @@ from singflow.photo.analysis import ABSENT, Analysis, Movement, Reach, Setting, 
 LISTED = 3  # most texts in a line of gained or lost texts
 WHOLE = 0.99  # share of a side from which the model counts as seeing all of it
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
-BY_CHANCE = (
-    "where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 "
-    "shows a score beyond chance, and so a map"
-)
+IS = "IS, the angle by which the photo's translation turns when the null component is removed"
+AS = "AS, by how much nearer the photo comes to the text,"
 
 
 def describe(name: str, analysis: Analysis) -> str:
-    """What is said of a photo, in lines of text; a known zero is named first."""
-    setting = analysis.setting
+    """What is said of a photo, in lines of text; the first one concludes."""
     first, *others = likeliest(analysis)
-    lines = [setting.said] if setting.verdict == ZERO else []
-    lines.append(f"{name}: {first}")
-    lines += [f"  {line}" for line in _lines(others, analysis, setting)]
+    lines = [conclude(analysis), f"{name}: {first}"]
+    lines += [f"  {line}" for line in _lines(others, analysis, analysis.setting)]
     return "\n".join(lines)
+
+
+def conclude(analysis: Analysis) -> str:
+    """The sentence that concludes about a photo, by the photo's own chance."""
+    setting, (before, after) = analysis.setting, analysis.nearest
+    if not setting.null_dim:
+        return f"In this photo the head of {setting.model} ignores nothing: it has no null space."
+    if setting.verdict == ZERO:
+        return f"This photo is not judged. {setting.said}"
+    if analysis.unlike:
+        return (
+            "Nothing can be said about this photo, which is unlike the images of the translator: "
+            f"{analysis.unlike}."
+        )
+    if not analysis.judged:
+        return f"This photo is not judged, because {ABSENT}."
+    if not analysis.moves:
+        return "Nothing in this photo moves beyond chance."
+    said = f"is nearer to {after.text!r} than to {before.text!r}"
+    if before.text == after.text:
+        said = f"is turned farther than by chance, though {after.text!r} stays nearest"
+    return (
+        f"For this photo the head of {setting.model} loses meaning: without the null component, "
+        f"the photo {said}."
+    )
 
 
 def describe_steered(photo: Analysis, steered: Steered) -> str:
@@ -57,18 +78,24 @@ def compared(analysis: Analysis) -> list[Movement]:
 def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[str]:
     if others:
         yield f"then {', '.join(others)}"
-    if analysis.unlike:
-        yield f"NOTHING CAN BE SAID about this photo: {analysis.unlike}"
+    if setting.classes:
+        yield setting.classes
     if setting.verdict != ZERO:
         by = f"by {setting.n_evidence} images: " if setting.n_evidence else ""
         yield by + setting.said if setting.said else f"no verdict on the model: {ABSENT}"
     if setting.hidden:
         yield f"of the model, not of this photo: {setting.hidden}"
-    line = f"null removal turns the translation of this photo by IS {analysis.is_deg:.2f} degrees"
-    line += _place(analysis.is_percentile, setting)
+    line = f"{IS}: {analysis.is_deg:.2f} degrees{_place(analysis.is_percentile, setting)}"
     if analysis.chance_is_deg is not None:
         line += f"; a null component without meaning turns it by {analysis.chance_is_deg:.2f}"
+    if analysis.chance_most_deg is not None:
+        line += f", and 1 photo in 20 by more than {analysis.chance_most_deg:.2f}"
     yield line
+    before, after = analysis.nearest
+    yield (
+        f"nearest text: {before.text!r} before removal ({before.angle_original_deg:.1f} degrees), "
+        f"{after.text!r} after it ({after.angle_equivalent_deg:.1f})"
+    )
     yield (
         f"null energy {100 * analysis.null_energy:.1f} %"
         f"{_place(analysis.null_energy_percentile, setting)}; logits change by "
@@ -81,10 +108,10 @@ def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[
             f"WEAK TRANSLATOR, held-out R2 {setting.validation_r2:.2f}: this shows how the method "
             "works, not what the model ignores"
         )
-    if analysis.judged:
-        yield BY_CHANCE
+    first, *more = compared(analysis)
+    yield from (_movement(first, AS), *map(_movement, more))
+    if analysis.moves:
         yield from list(_beyond_chance(analysis)) or ["no word is gained or lost beyond chance"]
-    yield from map(_movement, compared(analysis))
     if maps := analysis.maps:
         yield from (_map(text, maps) for text in maps.texts)
     else:
@@ -103,16 +130,17 @@ def _place(percentile: float | None, setting: Setting) -> str:
 def _beyond_chance(analysis: Analysis) -> Iterator[str]:
     """Lines on classes and concepts that are gained or lost beyond chance."""
     for kind, score, *sides in analysis.beyond_chance:
+        by = " (AS minus its mean over classes)" if score == "as_contrast_deg" else ""
         for change, texts in zip(("gained", "lost"), sides, strict=True):
             listed = [f"{text.text} {getattr(text, score):+.2f}" for text in texts[:LISTED]]
             if texts:
-                yield f"{kind} {change} beyond chance: {', '.join(listed)}"
+                yield f"{kind} {change} beyond chance{by}: {', '.join(listed)}"
 
 
-def _movement(text: Movement) -> str:
+def _movement(text: Movement, score: str = "AS") -> str:
     """AS, its two angles, and the range that chance gives."""
     angles = f"{text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f}"
-    line = f"toward {text.text!r}: AS {text.as_deg:+.2f} degrees ({angles})"
+    line = f"toward {text.text!r}: {score} {text.as_deg:+.2f} degrees ({angles})"
     if text.chance_low_deg is None:
         return line
     return f"{line}; chance gives {text.chance_low_deg:+.2f} to {text.chance_high_deg:+.2f}"

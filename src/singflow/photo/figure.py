@@ -15,7 +15,7 @@ from singflow.analyses.maps import Maps
 from singflow.figures.photo_maps import FARTHER, NEARER, ramp, toward_text
 from singflow.figures.style import COLOURS, STYLE, key, lines_of, new_figure, styled, wrapped
 from singflow.photo.analysis import Analysis, Movement
-from singflow.photo.facts import compared, likeliest, map_notes
+from singflow.photo.facts import compared, conclude, likeliest, map_notes
 
 # Inches: the figure, names of rows, a line, an axis with its label, and most of a photo.
 WIDTH, NAMES, LINE, AXIS, TALLEST = 5.5, 1.25, 0.13, 0.65, 2.4
@@ -79,6 +79,7 @@ def _title(name: str, analysis: Analysis) -> str:
     bold = FontProperties(size=STYLE["figure.titlesize"], weight="bold")
     setting = analysis.setting
     said = (
+        conclude(analysis),
         f"{name}: {likeliest(analysis)[0]}",
         f"{setting.model} in {setting.space}: {setting.verdict or 'no verdict'}",
     )

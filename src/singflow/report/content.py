@@ -123,10 +123,7 @@ def photo_scores(
         for space, models in scores.items()
         for model, frame in models.items()
     ]
-    rows = pd.concat(parts).sort_values("is_deg", ascending=False, kind="stable")
-    for name in SCORES.values():
-        rows[name] = [round(float(value), 1) for value in rows[name]]
-    return rows
+    return pd.concat(parts).sort_values("is_deg", ascending=False, kind="stable")
 
 
 def step_table(folder: Path, words: dict[str, str]) -> dict[str, Any]:

@@ -99,11 +99,14 @@ def power_said(models: pd.DataFrame) -> list[str]:
     if tested.empty:
         return []
     gain, null_r2 = (_range(tested, column) for column in ("gain", "null_r2"))
-    return [
-        f"D is a lower bound: it shows {gain} of a leak of 10 % that is spread evenly, because the "
-        "null component is read from few images. So a D below the smallest detectable leak can be "
-        f"found. The logits predict {null_r2} of the null component."
-    ]
+    shown = f"shows {gain} of a leak of 10 % that is spread evenly"
+    said = f"D {shown}. Above 100 % it is no lower bound: D can exceed the leak."
+    if (tested["gain"] < 1).all():
+        said = (
+            f"D is a lower bound: it {shown}, because the null component is read from few images. "
+            "So a D below the smallest detectable leak can be found."
+        )
+    return [f"{said} The logits predict {null_r2} of the null component."]
 
 
 def _range(models: pd.DataFrame, column: str) -> str:

@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.tables import four_digits
+
 MOST_ROWS = 5_000  # limit on the rows of a table
-# Further digits of D are rounding errors.
-DECIMALS = dict.fromkeys(
-    ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 4
-)
 
 
 def table(
@@ -27,7 +25,6 @@ def table(
     by the column `place` if there is one; `about` says so.
     """
     kept = frame if len(frame) <= most else _first_rows(frame.reset_index(drop=True), most)
-    kept = kept.round(DECIMALS)
     shown = [
         column
         for column in columns
@@ -72,5 +69,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
-        return float(f"{value:.4g}")
+        return four_digits(float(value))
     return value.item() if isinstance(value, np.generic) else value

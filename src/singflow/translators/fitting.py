@@ -58,6 +58,7 @@ def fit_translators(
         "lambda_at_edge": validation.at_edge,
         "lambdas_within_one_error": validation.within_one_error,
         "n_train": made[WHOLE].n,
+        "fold_n_train": [statistics.n for statistics in made[:WHOLE]],
         "alpha_curve": [
             dict(zip(names, point, strict=True)) for point in zip(*columns, strict=True)
         ],

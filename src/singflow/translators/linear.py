@@ -150,8 +150,10 @@ def with_held_out_figures(report: Mapping[str, Any]) -> dict[str, Any]:
 
     Nonlinear translators are validated on this split, too.
     """
-    names = ["validation_cosine", "validation_mse", "validation_r2", "n_validation"]
-    return {**report, **{name: report[name.replace("validation", "held_out")] for name in names}}
+    held_out = ["cosine", "mse", "r2"]
+    figures = {f"validation_{name}": report[f"held_out_{name}"] for name in held_out}
+    figures |= {name: report[f"held_out_{name}"] for name in ("baseline_cosine", "n_train")}
+    return {**report, **figures, "n_validation": report["n_held_out"]}
 
 
 def quality_said(report: Mapping[str, Any]) -> str:

@@ -124,7 +124,7 @@ def settled(page):
 
 def analysed(page, file):
     drop(page, file)
-    page.wait_for_selector("#said strong >> text=this photo: ")
+    page.wait_for_selector("#said >> text=this photo: ")
     page.wait_for_selector("#figure img")
     settled(page)
 
@@ -146,6 +146,7 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     analysed(page, photos[3])
     said = page.locator("#said")
     assert "this photo: buckeye" in said.inner_text()
+    assert said.locator("strong").inner_text() == "Nothing in this photo moves beyond chance."
     assert "by 507 images: efficientnet_lite0: nothing found." in said.inner_text()
     likeliest = page.locator("#toward label").all_inner_texts()  # no words: the classes
     assert len(likeliest) == 3 and "buckeye" in likeliest[0]
@@ -174,7 +175,7 @@ def test_a_model_is_chosen_and_an_example_is_taken(visit):
     page.locator("#model input").click()
     page.get_by_role("option", name="efficientnet_lite2").click()
     page.locator("#examples button").first.click()
-    page.wait_for_selector("#said strong >> text=efficientnet_lite2: known zero.")
+    page.wait_for_selector("#said strong >> text=not judged. efficientnet_lite2: known zero.")
 
 
 def test_what_is_no_photo_is_refused_in_words_and_a_photo_after_it_is_not(visit, photos, tmp_path):
