@@ -267,20 +267,21 @@ def losses(
     """
     imported = study["data"]["source"] == "features" or study["weights"] == "random"
     precision = study["extraction"]["precision"]
-    whole = {name: entry for name, entry in models.items() if not whole_of(models, name)}
-    absent, targets = lacking = _unpackaged(precision, whole, spaces)
+    own = {name: models[name] for name in differences["models"]}
+    absent, targets = lacking = _unpackaged(precision, own, spaces)
     if imported or _is_given(differences, "translator", "reference") or not any(lacking):
         return ""
     lacks = [f"no features of {', '.join(absent)}"] if absent else []
     lacks += [f"no embeddings in {', '.join(targets)}"] if targets else []
     ways = []
-    if not any(_unpackaged(Extraction.model_fields["precision"].default, whole, spaces)):
+    if not any(_unpackaged(Extraction.model_fields["precision"].default, own, spaces)):
         lacks[-1] += f" with extraction.precision {precision}"
         ways = ["leave out extraction.precision"]
-    elif not targets and {*differences["models"]} - {*absent}:
+    elif not targets and len(absent) < len(own):
         ways = [f"leave {', '.join(absent)} to another study"]
+    whole = ", ".join(name for name in models if not whole_of(models, name))
     ways.append(
-        f"first a study of some hundred other images with models: [{', '.join(whole)}], then this "
+        f"first a study of some hundred other images with models: [{whole}], then this "
         "study with translator.reference: results/<the first study>"
     )
     back = "\n  or: ".join(ways)
