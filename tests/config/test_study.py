@@ -219,12 +219,12 @@ HUB = "timm/tf_efficientnet_lite0.in1k"  # the hub's weights may differ from the
 NO_HUB = f"no features of {HUB}: translators are fitted on the study's own images"
 LOST = [
     ([LITE0, HUB], "", [NO_HUB, f": leave {HUB} to another study", "or: first"]),
-    ([HUB], "", [NO_HUB, "back: first a study of some hundred other images"]),
+    ([HUB], "", [NO_HUB, "reference: first a study of some hundred other images"]),
     ([LITE0], "spaces: [clip_vit_l14]",
      ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}\\], then"]),
     ([LITE0], "extraction: {precision: tf32}",
      [f"of {LITE0} and no embeddings in conse_minilm with extraction.precision tf32: ",
-      "back: leave out extraction.precision", "or: first"]),
+      "reference: leave out extraction.precision", "or: first"]),
 ]  # fmt: skip
 
 
