@@ -375,7 +375,7 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
             first, _, rest = text.partition("\n\n")
             assert f", {said}; " in first
             assert " ".join(rest.partition("Space s:")[0].split()) == above
-    assert "spaces: [clip_vit_l14]" in above
+    assert "docs/first-clip.md" in above
     assert stand_in({"s": "conse", "t": "open_clip"}) == ""
 
 
