@@ -80,9 +80,8 @@ def main(flags: Flags) -> None:
     count = int(known.sum())
     right = int(np.sum(predicted[known] == actual[known]))
     top1 = right / count if count else None
-    libraries = (
-        [] if of_source or flags.whole else ["torch", "torchvision", "timm", "pillow", entry.source]
-    )
+    ran = make is extracted
+    libraries = ["torch", "torchvision", "timm", "pillow", entry.source] if ran else []
     metadata = provenance(libraries, **facts | flags.named | {"top1": top1, "top1_images": count})
     write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
     reported, classes = entry.expected_top1, logits.shape[1]

@@ -373,9 +373,9 @@ def _too_small(study: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> st
     data, names = study["data"], []
     with suppress(InputError, OSError):
         if data["source"] == "features":
-            names = own_class_names(outside(data["root"]), first) or []
-        names = names or head_names(entry, at_hand(Path(data["classes"])))
-    small = names and few_of(names) is None
+            names = own_class_names(outside(str(data["root"])), first) or []
+        names = names or head_names(entry, at_hand(Path(str(data["classes"]))))
+    small = names and not entry.keep_classes and few_of(names) is None
     return f"the head of {first} has {len(names)} classes, and needs {LEAST}" if small else ""
 
 

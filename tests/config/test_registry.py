@@ -354,7 +354,7 @@ def test_a_cut_model_has_the_entry_of_the_whole_with_few_classes_and_takes_its_f
     wholes = [None, LITE, LITE, None, None, "timm/a.b"]
     assert [whole_of(models, name) for name in names] == wholes
     assert whole_of(models, "of a space") is None
-    refused(r"models\.yaml: no entry 'litle'", resolve_models, MODELS, ["litle@cut"])
+    refused(r"models\.yaml: no entry 'absent'", resolve_models, MODELS, ["absent@cut"])
 
 
 def test_few_classes_are_a_twentieth_at_least_two_and_a_head_of_nine_has_none():
