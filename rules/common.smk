@@ -42,6 +42,16 @@ def shards(artifact):
     return expand(at(artifact), shard=config["extraction"]["shard_ids"], allow_missing=True)
 
 
+def whole(*artifacts):
+    """Artifacts of the model whose head the job's model has a part of; none if the study has none."""
+
+    def of_job(wildcards):
+        names = {**wildcards, "model": package().whole_of(ENTRIES["model"], wildcards.model)}
+        return [at(name).format(**names) for name in artifacts if names["model"]]
+
+    return of_job
+
+
 def every(*artifacts, models=config["models"]):
     """The files of artifacts, for all spaces, networks, shards and (unless given) models."""
     compared, paths = config["comparison"], []

@@ -30,6 +30,7 @@ rule write_report:
         program=shipped("scripts/write_report.py"),
         flags=flags(
             "report",
+            "controls",
             "models",
             "spaces",
             "analyses",

@@ -25,7 +25,15 @@ rule summarize:
         runtime=SHORT,
     params:
         program=shipped("scripts/summarize.py"),
-        flags=flags("summary", "models", "spaces", "analyses", "extraction.top1_margin", "seed"),
+        flags=flags(
+            "summary",
+            "controls",
+            "models",
+            "spaces",
+            "analyses",
+            "extraction.top1_margin",
+            "seed",
+        ),
         code=code("summarize"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

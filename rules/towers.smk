@@ -2,6 +2,7 @@ rule extract_head:
     """Read the weights of a classifier's head."""
     input:
         entry=at("model_entry"),
+        whole=whole("head"),
     output:
         head=at("head"),
     log:
@@ -20,7 +21,7 @@ rule extract_head:
         code=code("extract_head"),
         images=state("images"),
     shell:
-        "python {params.program:q} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --whole {input.whole:q} --log {log}"
 
 
 rule extract_features:
@@ -28,6 +29,7 @@ rule extract_features:
     input:
         entry=at("model_entry"),
         manifest=at("manifest"),
+        whole=whole("features", "head"),
     output:
         features=at("features"),
     log:
@@ -47,7 +49,7 @@ rule extract_features:
         flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
         code=code("extract_features"),
     shell:
-        "python {params.program:q} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --whole {input.whole:q} --log {log}"
 
 
 rule embed_images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow import cli
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
 class Flags(ShardFlags):
     model: str
+    whole: list[Path]  # features and head of the model whose head this one has a part of
+
+
+def of_whole(flags: Flags, entry: ModelEntry) -> Shard:
+    """Features of another model of the study, whose head has all classes."""
+    path, of_head = flags.whole
+    tensors, facts = read_tensors(path)
+    head, _ = read_tensors(of_head, ["weight", "bias"])
+    whole_images = tensors["features"][tensors["view"] == 0]
+    logits = whole_images @ head["weight"][entry.kept].T + head["bias"][entry.kept]
+    error = {"head_max_error": facts.parsed("head_max_error", float | None)}
+    return flags.rows(), tensors, logits, facts | error
 
 
 def extracted(flags: Flags, entry: ModelEntry) -> Shard:
@@ -60,16 +73,16 @@ def main(flags: Flags) -> None:
 
     entry = read_model(flags.path("model_entry"))
     of_source = flags.source == "features"
-    rows, tensors, logits, facts = (
-        imported_features(flags, entry) if of_source else extracted(flags, entry)
-    )
+    make = of_whole if flags.whole else imported_features if of_source else extracted
+    rows, tensors, logits, facts = make(flags, entry)
     actual, predicted = head_classes(rows, entry.class_names), logits.argmax(axis=1)
     known = actual >= 0
     count = int(known.sum())
     right = int(np.sum(predicted[known] == actual[known]))
     top1 = right / count if count else None
-    libraries = [] if of_source else ["torch", "torchvision", "timm", "pillow", entry.source]
-    metadata = provenance(libraries, **flags.named, top1=top1, top1_images=count, **facts)
+    ran = make is extracted
+    libraries = ["torch", "torchvision", "timm", "pillow", entry.source] if ran else []
+    metadata = provenance(libraries, **facts | flags.named | {"top1": top1, "top1_images": count})
     write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
     reported, classes = entry.expected_top1, logits.shape[1]
     if top1 is not None and entry.weights != "random":

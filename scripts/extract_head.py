@@ -1,5 +1,7 @@
 """Write the weight and bias of a classifier's head."""
 
+from pathlib import Path
+
 from singflow import cli
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.made import Made
@@ -12,9 +14,23 @@ class Flags(cli.Step):
     model: str
     source: str
     root: str
+    whole: list[Path]  # the whole head, if the study has it
 
 
 def main(flags: Flags) -> None:
+    entry = read_model(flags.path("model_entry"))
+    if flags.whole:
+        tensors, made = read_tensors(*flags.whole, ["weight", "bias"])
+        kept = {name: tensor[entry.kept] for name, tensor in tensors.items()}
+        facts = provenance(
+            [],
+            **flags.named,
+            class_names=entry.class_names,
+            keep_classes=entry.keep_classes,
+            weight_dtype=stored_precision(kept["weight"]),
+        )
+        write_tensors(flags.path("head"), kept, made | facts)
+        return
     if flags.source == "features":
         path = CATALOG["head"].at(outside(flags.root), model=flags.model)
         tensors, made = read_tensors(path, ["weight", "bias"])
@@ -22,7 +38,6 @@ def main(flags: Flags) -> None:
         return
     from singflow.towers.classifiers import load_classifier, weights_sha256
 
-    entry = read_model(flags.path("model_entry"))
     classifier = load_classifier(entry)
     metadata = provenance(
         ["torch", entry.source],

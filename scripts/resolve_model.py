@@ -5,7 +5,7 @@ from typing import Literal
 
 from singflow import cli
 from singflow.artifacts.files import write_json
-from singflow.config.registry import MODELS, resolve_models
+from singflow.config.registry import CUT, MODELS, resolve_models
 from singflow.config.sections import outside
 from singflow.data.imported import own_class_names
 from singflow.data.vocabulary import with_classes_and_hashes
@@ -22,7 +22,8 @@ class Flags(cli.Step):
 
 def main(flags: Flags) -> None:
     entry = resolve_models(MODELS, [flags.model], flags.weights)[flags.model]
-    if flags.source == "features" and (names := own_class_names(outside(flags.root), flags.model)):
+    whole = flags.model.removesuffix(CUT)
+    if flags.source == "features" and (names := own_class_names(outside(flags.root), whole)):
         entry = entry.model_copy(update={"class_names": names})
     entry = with_classes_and_hashes(entry, MODELS, flags.model, flags.classes)
     if flags.source != "features":

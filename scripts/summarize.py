@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 
 from singflow import cli
+from singflow.analyses.controls import Controls
 from singflow.analyses.findings import TABLES, all_findings, looked_at
 from singflow.analyses.summary import (
     Summary,
@@ -22,7 +23,7 @@ from singflow.config.registry import read_model, read_space
 from singflow.report.summary import render_text
 
 
-class Flags(Summary, cli.Selection):
+class Flags(Summary, Controls, cli.Selection):
     analyses: list[str]
     top1_margin: float
     seed: int
@@ -72,7 +73,16 @@ def main(flags: Flags) -> None:
     sources = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
     }
-    text = render_text(flags.study, table, sources, found, manifest, flags.confidence, flags.min_r2)
+    text = render_text(
+        flags.study,
+        table,
+        sources,
+        found,
+        manifest,
+        flags.confidence,
+        flags.min_r2,
+        controls=flags.known == "auto",
+    )
     empty = pd.DataFrame(columns=["label", "space", "model"])
     by_label = pd.concat(labels, ignore_index=True) if labels else empty
     by_label = by_label[["space", "model", *by_label.columns[:-2]]]

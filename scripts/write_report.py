@@ -4,6 +4,8 @@ import base64
 from pathlib import Path
 
 from singflow import cli
+from singflow.analyses.controls import Controls
+from singflow.analyses.summary import with_own_words
 from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.catalog import asked
 from singflow.artifacts.files import write_bytes
@@ -33,7 +35,7 @@ REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
 ANGLES = {"scores", "steering", "concepts", "pictures"}  # analyses with IS or AS
 
 
-class Flags(Report, cli.Selection):
+class Flags(Report, Controls, cli.Selection):
     analyses: list[str]
     classes: Path
     confidence: float
@@ -56,6 +58,7 @@ def main(flags: Flags) -> None:
     }
     csv = {name: read_table(path) for name, path in csv.items()}
     models = csv["models"]
+    rows = with_own_words(models) if flags.known == "auto" else models
     manifest, rejected = read_manifest(flags.path("manifest")), read_table(flags.path("rejected"))
     pairs, several = len(flags.models) * len(flags.spaces), len(flags.spaces) > 1
     drawn = sample(len(manifest), pairs, flags.max_images, flags.seed)
@@ -96,15 +99,15 @@ def main(flags: Flags) -> None:
     for name, one in tables.items():
         about = captions.get(name) or shown["tables"][name]["about"]
         one["about"] = " ".join(filter(None, [about, said.get(name), one["about"]]))
-    figure_of_d = settled(verdicts.draw(models, flags.confidence))
+    figure_of_d = settled(verdicts.draw(rows, flags.confidence))
     content = {
         "study": flags.study,
         "scored": scored,
         "angles": not ANGLES.isdisjoint(flags.analyses),
         "models": flags.models,
-        "spaces": [space_part(space, csv) for space in flags.spaces],
+        "spaces": [space_part(space, csv, rows) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,
-        "legend": legend(models["marks"]),
+        "legend": legend(rows["marks"]),
         "stand_in": stand_in(towers),
         "warnings": warnings(models, flags.min_r2),
         "seen": seen_by_translators(models, manifest),

@@ -39,6 +39,7 @@ MADE = [  # options of make: these environments are up to date
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
+    "controls": {"known": "none"},
     "evidence": {"draws": 4},
     "training": {"epochs": 3},
     "summary": {"resamples": 200},

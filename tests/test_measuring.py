@@ -277,6 +277,25 @@ def test_other_words_of_the_classes_are_a_blind_check(found):
     assert checked.controls["control"][0] == "blind check"
 
 
+def test_a_known_leak_is_the_head_cut_to_few_classes_and_a_head_of_nine_has_none(tmp_path):
+    rng = np.random.default_rng(6)
+    weight = rng.standard_normal((40, 48)).astype(np.float32)
+    x = rng.standard_normal((200, 48)).astype(np.float32)
+    z = (
+        x @ weight.T @ rng.standard_normal((40, DIM)) / 40 + rng.standard_normal((200, DIM)) / 2
+    ).astype(np.float32)
+    found = singflow.measure(x, weight, z, controls=True, draws=2)
+    assert found.verdict != "meaning" and found.facts["cut_head"]["classes"] == 2
+    leak = found.controls.set_index("control").loc["known leak"]
+    assert leak["unique_r2"] > 0.3 and leak["meaning"] == 1
+    assert "known leak: found, in the head cut to 2 classes: D 0." in str(found)
+    found.save(tmp_path / "evidence")
+    assert Evidence.load(tmp_path / "evidence") == found
+    nine = singflow.measure(x, weight[:9], z, controls=True, draws=2)
+    assert "no known leak: a head is cut if it has 10 classes" in str(nine)
+    assert "known leak" not in set(nine.controls["control"])
+
+
 def test_the_figure_has_the_numbers(found):
     first, second = found.plot().axes
     assert first.get_lines()[0].get_ydata()[0] == pytest.approx(100 * found.d)

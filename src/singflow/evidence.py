@@ -166,10 +166,12 @@ class Evidence:
 
     @property
     def controls(self) -> pd.DataFrame:
-        """D where the answer is known: of what logits spell (blind check), and of planted leaks.
+        """D where the answer is known.
 
-        Columns: control, share (of the leak), unique_r2 (mean D), meaning (share of the trials that
-        are called meaning; NaN for the blind check, which is one).
+        The controls are the blind check (a known zero: what logits spell), the known leak (of
+        `measure(controls=True)`) and planted leaks. Columns: control, share (of a planted leak),
+        unique_r2 (mean D), meaning (share of the trials that are called meaning; NaN for the blind
+        check).
         """
         level = 1 - self.question.confidence
         planted = self.planted.assign(meaning=self.planted["p"] <= level)
@@ -177,11 +179,13 @@ class Evidence:
         table = table.rename(columns={"kind": "control"}).assign(
             control="leak, " + table["kind"].where(table["share"] > 0, "none")
         )
-        blind = self.facts["blind_unique_r2"]
-        if blind is None:
-            return table
-        row = {"control": "blind check", "share": 0.0, "unique_r2": blind, "meaning": np.nan}
-        return pd.concat([pd.DataFrame([row]), table], ignore_index=True)
+        blind, leak = self.facts["blind_unique_r2"], self.facts.get("cut_head")
+        rows = [] if blind is None else [("blind check", 0.0, blind, np.nan)]
+        if leak:
+            found = float(leak["p"] is not None and leak["p"] <= level)
+            rows.append(("known leak", np.nan, leak["unique_r2"], found))
+        first = pd.DataFrame(rows, columns=["control", "share", "unique_r2", "meaning"])
+        return pd.concat([first, table], ignore_index=True) if rows else table
 
     def texts(
         self, embeddings: Array, names: Iterable[str], kinds: Iterable[str] | None = None
@@ -474,6 +478,7 @@ embeddings from the logits and the principal component. `evidence.json` has all 
     def __repr__(self) -> str:
         from singflow.analyses.summary import TRIALS, detected
         from singflow.analyses.tables import with_interval
+        from singflow.config.registry import LEAST
 
         facts, lines = self.facts, [self.sentence]
         if self.d is not None:
@@ -491,6 +496,14 @@ embeddings from the logits and the principal component. `evidence.json` has all 
         if facts.get("blind_unique_r2") is not None:
             blind = with_interval([facts["blind_unique_r2"]], 4)
             lines.append(f"D where nothing is hidden (blind check): {blind}")
+        if leak := facts.get("cut_head"):
+            ends = (leak[f"unique_r2{end}"] for end in ("", "_low", "_high"))
+            lines.append(
+                f"{leak['verdict']}, in the head cut to {leak['classes']} classes: D "
+                f"{with_interval(ends, 4)}"
+            )
+        elif "cut_head" in facts:
+            lines.append(f"no known leak: a head is cut if it has {LEAST} classes")
         if self.r2 is not None:
             words = facts.get("r2_words")
             also = "" if words is None else f"; the classes' texts {words:.2f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from singflow.analyses.metrics import NullRemoval, unit
 from singflow.analyses.summary import verdict
 from singflow.artifacts.tensors import stored_precision
 from singflow.config.reading import explain
+from singflow.config.registry import few, positions
 from singflow.data.arrays import as_array, head_of, is_pair, matrix_of
 from singflow.errors import InputError
 from singflow.evidence import Evidence
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from singflow.translators.reference import Images
 
 FITTED_ON = "features and embeddings that were given to singflow.measure"
+OF_LEAK = ("unique_r2", "unique_r2_low", "unique_r2_high", "p")
 UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
 
 
@@ -50,6 +53,7 @@ def measure(
     labels: Iterable[Any] | None = None,
     texts: Array | Mapping[Any, Array] | None = None,
     reference: tuple[Rows, Rows] | None = None,
+    controls: bool = False,
     folds: int | Iterable[int] = 5,
     seed: int = 0,
     margin: float = 0.005,
@@ -82,6 +86,9 @@ def measure(
     reference : pair of features and embeddings, optional
         Other images of the same model and space. Translators are fitted on them alone. D is
         measured on them and on the images.
+    controls : bool
+        Whether the test is repeated with a known leak: the head cut to a twentieth of its classes.
+        It takes twice the time. A head with fewer than 10 classes has none.
     folds : int, or sequence of the fold of each image
         Number of folds, at least 2. Folds of a reference come first.
     seed : int
@@ -126,20 +133,27 @@ def measure(
     copies = clusters_of(Pool(own, others), groups)
     fold = folds_of(folds, copies, seed)
     theirs, mine = np.split(fold, [len(fold) - len(own)])
-    return evidence_of(
-        Pool(
-            own.placed(mine, copies[-len(own) :]),
-            others and others.placed(theirs, copies[: -len(own)]),
-        ),
-        (weight, bias),
-        *spelled,
-        Question(settings.margin, confidence, seed),
+    others = others and others.placed(theirs, copies[: -len(own)])
+    judge_head = partial(
+        evidence_of,
+        Pool(own.placed(mine, copies[-len(own) :]), others),
+        question=Question(settings.margin, confidence, seed),
         label_texts=label_texts,
         labels=listed,
         folds=len(np.unique(fold)),
         draws=settings.draws,
         threads=threads,
     )
+    found = judge_head((weight, bias), *spelled)
+    if controls:
+        found.facts["cut_head"] = None
+        if value := few(len(weight)):
+            kept = positions(value, len(weight))
+            words = (None if texts is None else texts[kept] for texts in spelled)
+            cut = judge_head((weight[kept], bias[kept]), *words, known={"known_leak": True})
+            facts = {name: cut.facts[name] for name in (*OF_LEAK, "verdict")}
+            found.facts["cut_head"] = {"classes": len(kept)} | facts
+    return found
 
 
 def evidence_of(

@@ -32,6 +32,8 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml, section_of
 from singflow.config.registry import (
+    CUT,
+    LEAST,
     MODELS,
     SPACES,
     ModelEntry,
@@ -39,6 +41,7 @@ from singflow.config.registry import (
     read_registry,
     resolve_models,
     resolve_spaces,
+    whole_of,
 )
 from singflow.config.sections import (
     MOST_THREADS,
@@ -51,9 +54,10 @@ from singflow.config.sections import (
     unique,
 )
 from singflow.data import archives
-from singflow.data.imported import check_source, facts_of, source_fingerprint
+from singflow.data.imported import check_source, facts_of, own_class_names, source_fingerprint
 from singflow.data.parameters import Data
 from singflow.data.reading import group_cells
+from singflow.data.vocabulary import few_of, head_names
 from singflow.errors import InputError, check_labels
 from singflow.figures.parameters import PlotConcepts, PlotLabels
 from singflow.pictures.parameters import Pictures
@@ -99,7 +103,7 @@ class Params(Section):
     )
     models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(unique)] = Field(
         description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; "
-        "the paper compares five"
+        "<model>@cut: with its head cut to few classes; the paper compares five"
     )
     spaces: Annotated[list[Name], Field(min_length=1), AfterValidator(unique)] = Field(
         ["conse_minilm"], description="names in config/spaces.yaml; the paper uses CLIP ViT-L/14"
@@ -205,8 +209,8 @@ def _absent(content: Mapping[str, Any], section: type[BaseModel]) -> Iterator[st
 def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     """Add the defaults to the given keys of a study, in the order of the classes, unchecked.
 
-    If all models and spaces are packaged, the packaged reference is the default, and the known zero
-    and the known leak join the models unless controls.known is none.
+    If all models and spaces are packaged, the packaged reference is the default. A known zero and a
+    known leak join the models unless controls.known is none.
     """
     given = {key: value for key, value in differences.items() if key not in RETIRED}
     study = with_defaults(given)
@@ -221,16 +225,20 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     study["comparison"] = {"models": first} | study["comparison"]
     if first:
         study["pictures"].setdefault("closeup", first[0])
-    if towers := _packaged(study):
-        if not _is_given(given, "translator", "reference"):
+    if towers := _towers(study):
+        packaged = study["data"].get("source") != "features" and not any(
+            _unpackaged(str(study["extraction"]["precision"]), *towers)
+        )
+        if packaged and not _is_given(given, "translator", "reference"):
             study["translator"]["reference"] = "packaged"
-        if study["controls"]["known"] == "auto":
-            study["models"] = [*study["models"], *_known_controls(*towers)]
+        study["models"] = [*study["models"], *_known_controls(study, *towers)]
     return with_defaults(study)
 
 
-def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """What with_derived_keys() chose for packaged models, and how to change it; or empty."""
+def choices_made(
+    differences: Mapping[str, Any], study: Mapping[str, Any], models: Mapping[str, ModelEntry]
+) -> str:
+    """What with_derived_keys() chose, and how to change it; or empty."""
     words = []
     if study["translator"]["reference"] and not _is_given(differences, "translator", "reference"):
         words.append(
@@ -241,6 +249,8 @@ def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> st
         one, several = "joins the models as a known control", "join the models as known controls"
         join = one if len(joined) == 1 else several
         words.append(f"{' and '.join(joined)} {join} (without: controls.known: none)")
+    if study["controls"]["known"] == "auto" and (small := _too_small(study, models)):
+        words.append(f"no known leak joins the models: {small}")
     return "; ".join(words)
 
 
@@ -250,58 +260,55 @@ def losses(
     models: Mapping[str, ModelEntry],
     spaces: Mapping[str, SpaceEntry],
 ) -> str:
-    """What a study lacks because the packaged reference does not fit, and the ways back; or empty.
+    """Why the packaged reference does not fit a study, and the ways to a reference; or empty.
 
     models, spaces: the registry entries of the study. Empty if the study has or needs no packaged
     reference, or says itself what its reference is.
     """
     imported = study["data"]["source"] == "features" or study["weights"] == "random"
     precision = study["extraction"]["precision"]
-    absent, targets = lacking = _unpackaged(precision, models, spaces)
+    own = {name: models[name] for name in differences["models"]}
+    absent, targets = lacking = _unpackaged(precision, own, spaces)
     if imported or _is_given(differences, "translator", "reference") or not any(lacking):
         return ""
-    fitting = [name for name in models if name not in absent]
-    known = _known_controls(models, spaces) if study["controls"]["known"] == "auto" else []
     lacks = [f"no features of {', '.join(absent)}"] if absent else []
     lacks += [f"no embeddings in {', '.join(targets)}"] if targets else []
-    lost = "translators are fitted on the study's own images"
-    if known:
-        lost += f", and no known controls ({', '.join(known)}) join the models"
     ways = []
-    if not any(_unpackaged(Extraction.model_fields["precision"].default, models, spaces)):
+    if not any(_unpackaged(Extraction.model_fields["precision"].default, own, spaces)):
         lacks[-1] += f" with extraction.precision {precision}"
         ways = ["leave out extraction.precision"]
-    elif fitting and not targets:
+    elif not targets and len(absent) < len(own):
         ways = [f"leave {', '.join(absent)} to another study"]
-    every = ", ".join([*models, *known])
+    whole = ", ".join(name for name in models if not whole_of(models, name))
     ways.append(
-        f"first a study of some hundred other images with models: [{every}], then this study with "
-        "the same models and translator.reference: results/<the first study>"
+        f"first a study of some hundred other images with models: [{whole}], then this "
+        "study with translator.reference: results/<the first study>"
     )
     back = "\n  or: ".join(ways)
-    return f"the packaged reference has {' and '.join(lacks)}: {lost}\n  to get this back: {back}"
+    return (
+        f"the packaged reference has {' and '.join(lacks)}: translators are fitted on the study's "
+        f"own images\n  to have a reference: {back}"
+    )
 
 
 def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
     return key in (differences.get(section) or {})
 
 
-def _packaged(
-    study: Mapping[str, Any],
-) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
-    """Registry entries of a study for which the packaged reference has everything; else None."""
+def _towers(study: Mapping[str, Any]) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
+    """Registry entries of a study; None if it has random weights, or names what is not there."""
     models, spaces = study.get("models"), study["spaces"]
     if not (models and isinstance(models, list) and isinstance(spaces, list)):
         return None
-    if study["data"].get("source") == "features" or study["weights"] != "registry":
+    if study["weights"] != "registry":
         return None
     try:
-        entries = resolve_models(MODELS, list(map(str, models)))
-        targets = resolve_spaces(SPACES, list(map(str, spaces)))
+        return (
+            resolve_models(MODELS, list(map(str, models)), files=False),
+            resolve_spaces(SPACES, list(map(str, spaces)), files=False),
+        )
     except InputError:
         return None
-    lacking = _unpackaged(str(study["extraction"]["precision"]), entries, targets)
-    return None if any(lacking) else (entries, targets)
 
 
 def _unpackaged(
@@ -324,25 +331,52 @@ def _unpackaged(
 
 
 def _known_controls(
-    models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+    study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> list[str]:
-    """Names of the packaged known zero and known leak, without kinds that the study already has."""
+    """Names of a known zero and a known leak that the study lacks, if it has verdicts."""
+    reference = study["translator"]["reference"]
+    if study["controls"]["known"] != "auto" or not (study["translator"]["folds"] or reference):
+        return []
     packaged = [
         name
         for name, entry in read_registry(MODELS, MODELS).entries.items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
-    known = resolve_models(MODELS, packaged)
-    absent, _ = _unpackaged(None, known, {})
-    joined: list[str] = []
-    for kind in (
-        lambda entry: any(map(entry.is_that_of, spaces.values())),
-        lambda entry: entry.kept is not None,
-    ):
-        if not any(map(kind, models.values())):
-            found = (name for name, entry in known.items() if name not in absent and kind(entry))
-            joined += [*found][:1]
+    known, joined = resolve_models(MODELS, packaged), []
+
+    def is_zero(entry: ModelEntry) -> bool:
+        return any(map(entry.is_that_of, spaces.values()))
+
+    if study["data"].get("source") != "features" and not any(map(is_zero, models.values())):
+        joined = [
+            name
+            for name, entry in known.items()
+            if is_zero(entry) and (reference is None or _holds(str(reference), entry))
+        ][:1]
+    first = next(iter(models))
+    if not (any(entry.keep_classes for entry in models.values()) or _too_small(study, models)):
+        cut = (name for name in known if whole_of({first: models[first], name: known[name]}, name))
+        joined.append(next(cut, first + CUT))
     return joined
+
+
+def _holds(reference: str, entry: ModelEntry) -> bool:
+    """Whether a reference has features of a model."""
+    return (
+        find_shards(reference_folder(reference) / "features", Made(entry.identity))[0] is not None
+    )
+
+
+def _too_small(study: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> str:
+    """Why the first head cannot be cut to few classes; empty if it can be, or is not known yet."""
+    first, entry = next(iter(models.items()))
+    data, names = study["data"], []
+    with suppress(InputError, OSError):
+        if data["source"] == "features":
+            names = own_class_names(outside(str(data["root"])), first) or []
+        names = names or head_names(entry, at_hand(Path(str(data["classes"]))))
+    small = names and not entry.keep_classes and few_of(names) is None
+    return f"the head of {first} has {len(names)} classes, and needs {LEAST}" if small else ""
 
 
 def expand_home(content: dict[str, Any]) -> None:
@@ -514,7 +548,8 @@ def _check_towers(
                 f"data.root {study.data.root}: is where this study writes: give it another name, "
                 "as in study: again"
             )
-        return check_source(root, models, spaces, study.extraction.views)
+        held = [name for name in models if not whole_of(models, name)]
+        return check_source(root, held, spaces, study.extraction.views)
     for name, entry in {**models, **spaces}.items():
         if entry.source == "features":
             raise InputError(
@@ -534,7 +569,8 @@ def check_beside_reference(
         for name, entry in towers.items():
             made: dict[str, str] = {"precision": study.extraction.precision}
             if study.data.source == "features":
-                made = facts_of(outside(study.data.root), artifact, **{kind: name})
+                held = {kind: whole_of(models, name) or name}
+                made = facts_of(outside(study.data.root), artifact, **held)
             wanted[artifact][name] = Made.read({"tower": entry.identity} | made)
     check_reference(study.translator.reference, wanted)
 

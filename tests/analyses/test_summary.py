@@ -26,7 +26,7 @@ from singflow.analyses.summary import (
 )
 from singflow.config.registry import ModelEntry
 from singflow.report.sentences import stand_in
-from singflow.report.summary import per_dimension, render_text
+from singflow.report.summary import OF_OWN_WORDS, per_dimension, render_text
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED
 
 SETTINGS = Summary(resamples=300)
@@ -55,12 +55,13 @@ def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
     return summarize_model(scores, *reports, entry, SETTINGS, **given)
 
 
-def text_of(scores, found=(), **rows):
+def text_of(scores, found=(), controls=False, **rows):
     """The text of models of one space, by name, as summarize writes it."""
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
     add_verdicts(models, 0.95)
     table = pd.DataFrame(models)
-    return render_text("mine", table, CLIP, dict(found), scores.assign(split="train"), 0.95, 0.2)
+    given = "mine", table, CLIP, dict(found), scores.assign(split="train"), 0.95, 0.2
+    return render_text(*given, controls=controls)
 
 
 def cells(text):
@@ -344,6 +345,17 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     assert cells(text)[1][-1] == (UNTOLD if r2 < 0 else MEANING)
 
 
+def test_own_words_are_a_row_of_a_space_without_a_known_zero_unless_the_study_wants_none(scores):
+    row = summarized(scores)
+    text = text_of(scores, controls=True, m=row)
+    own = ["own words~", "280", "0.5", "-", "-", "-", "0.001", "-", "-", ZERO]
+    assert cells(text)[2] == own and "~: known zero" in text
+    assert " ".join(OF_OWN_WORDS.split()) in " ".join(text.split())
+    zero = summarized(scores, {"known_zero": True})
+    for other in (text_of(scores, m=row), text_of(scores, controls=True, m=row, zero=zero)):
+        assert "own words~" not in other and OF_OWN_WORDS[:20] not in other
+
+
 def test_the_text_says_where_translators_have_their_images_from(scores):
     held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
     fitted = "out of sample: translators are fitted on 80 rows of the reference packaged"
@@ -363,7 +375,7 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
             first, _, rest = text.partition("\n\n")
             assert f", {said}; " in first
             assert " ".join(rest.partition("Space s:")[0].split()) == above
-    assert "spaces: [clip_vit_l14]" in above
+    assert "docs/first-clip.md" in above
     assert stand_in({"s": "conse", "t": "open_clip"}) == ""
 
 

@@ -10,12 +10,16 @@ from torchvision.models import get_model_weights
 from singflow.artifacts.files import write_json
 from singflow.config.reading import read_yaml
 from singflow.config.registry import (
+    REPORTED,
     ModelEntry,
+    few,
+    positions,
     read_model,
     read_registry,
     read_space,
     resolve_models,
     resolve_spaces,
+    whole_of,
 )
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.vocabulary import read_class_list
@@ -331,8 +335,33 @@ def test_drawn_rows_of_a_head_are_the_same_everywhere_and_a_part_of_every_larger
     assert draws[0] == [178, 245, 286, 342, 374, 610, 636, 671, 719, 886]
     for (fewer, more), count in zip(pairwise(draws), (40, 200, 700), strict=True):
         assert set(fewer) < set(more) and more == sorted(more) and len(more) == count
-    few = entries["random10_lite0"].model_copy(update={"classes": 300}).kept
-    assert set(few) > {row for row in draws[0] if row < 300} and few[-1] < 300
+    of_300 = entries["random10_lite0"].model_copy(update={"classes": 300}).kept
+    assert set(of_300) > {row for row in draws[0] if row < 300} and of_300[-1] < 300
+
+
+def test_a_cut_model_has_the_entry_of_the_whole_with_few_classes_and_takes_its_features():
+    names = [
+        LITE,
+        f"{LITE}@cut",
+        "dogs_lite0",
+        "efficientnet_lite1@cut",
+        "timm/a.b",
+        "timm/a.b@cut",
+    ]
+    models = resolve_models(MODELS, names)
+    whole, cut = models[LITE].model_dump(), models[f"{LITE}@cut"].model_dump()
+    assert {key for key in whole if whole[key] != cut[key]} == {"keep_classes", *REPORTED}
+    wholes = [None, LITE, LITE, None, None, "timm/a.b"]
+    assert [whole_of(models, name) for name in names] == wholes
+    assert whole_of(models, "of a space") is None
+    refused(r"models\.yaml: no entry 'absent'", resolve_models, MODELS, ["absent@cut"])
+
+
+def test_few_classes_are_a_twentieth_at_least_two_and_a_head_of_nine_has_none():
+    for classes, count in ((1000, 50), (40, 2), (10, 2)):
+        rows = positions(few(classes), classes)
+        assert len(rows) == count and rows == sorted({*rows}) and rows[-1] < classes
+    assert few(9) is None
 
 
 def test_a_missing_entry_and_one_of_the_other_kind_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.study import study as write_study
 from singflow.config.public import PATHS
 from singflow.config.reading import read_section, read_yaml
-from singflow.config.registry import MODELS, resolve_models
+from singflow.config.registry import MODELS, resolve_models, whole_of
 from singflow.config.sections import PACKAGE_DATA, too_long
 from singflow.errors import InputError
 from singflow.study import (
@@ -111,6 +111,7 @@ def test_what_follows_from_another_key_follows_it_unless_it_is_given():
 TIMM = "timm/resnet18.a1_in1k"
 LITE0, LITE1, LITE2 = (f"efficientnet_lite{number}" for number in range(3))
 ANIMALS = "animals_lite0"
+CLIP = {"spaces": ["clip_vit_l14"]}
 
 
 @pytest.mark.parametrize(
@@ -118,16 +119,27 @@ ANIMALS = "animals_lite0"
     [
         ([LITE0, LITE1], {"translator": None, "extraction": None}, "packaged", [LITE2, ANIMALS]),
         ([ANIMALS, LITE2], {}, "packaged", []),
-        ([LITE2], {"translator": {"folds": 0}}, "packaged", [ANIMALS]),
+        ([LITE2], {"translator": {"folds": 0}}, "packaged", [f"{LITE2}@cut"]),
         ([LITE0], {"translator": {"reference": None}}, None, [LITE2, ANIMALS]),
         ([LITE0], {"controls": {"known": "none"}}, "packaged", []),
+        ([TIMM], {}, None, [LITE2, f"{TIMM}@cut"]),
+        ([TIMM], {"translator": {"folds": 0}}, None, []),
+        (
+            [TIMM],
+            {"translator": {"reference": "results/absent"}},
+            "results/absent",
+            [f"{TIMM}@cut"],
+        ),
+        ([TIMM, LITE0], CLIP, None, [f"{TIMM}@cut"]),
+        ([LITE0], CLIP, None, [ANIMALS]),
+        ([TIMM], CLIP | {"controls": {"known": "none"}}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
         (["efficientnet_lite9"], {}, None, []),
         ([7], {}, None, []),
     ],
     ids=str,
 )
-def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_controls(
+def test_a_study_gets_the_known_controls_and_one_of_packaged_models_the_packaged_reference(
     monkeypatch, models, sections, reference, joined
 ):
     monkeypatch.chdir(ROOT)
@@ -150,7 +162,7 @@ def test_known_controls_are_found_by_what_they_are_and_not_by_name(tmp_path, mon
     assert with_derived_keys(study)["models"] == [LITE0, "words", "beasts"]
     del own["beasts"]["keep_classes"]
     path.write_text(yaml.safe_dump(own))
-    assert with_derived_keys(study)["models"] == [LITE0, "words"]
+    assert with_derived_keys(study)["models"] == [LITE0, "words", f"{LITE0}@cut"]
 
 
 @pytest.fixture
@@ -181,19 +193,38 @@ def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(writte
     assert f"{LITE2} and {ANIMALS} {join}" in line
     assert written(text, check=True)[1] == [] == written(render_params(study))[1]
     own = written(f"study: mine\nmodels: [{LITE2}]\ntranslator: {{reference: null}}")[1][0]
-    assert f": {ANIMALS} joins the models" in own and "507" not in own
+    assert f": {LITE2}@cut joins the models" in own and "507" not in own
+
+
+def test_a_head_of_nine_classes_gives_no_known_leak_and_it_is_said(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    for classes, joined in ((9, []), (10, ["own@cut"])):
+        own = {"source": "timm", "id": "resnet18.a1_in1k", "weights": "file:checkpoints/own.pth"}
+        own["class_names"] = [f"class {number}" for number in range(classes)]
+        (tmp_path / "config/models.yaml").write_text(yaml.safe_dump({"own": own}))
+        study, lines = written("study: mine\nmodels: [own]\nspaces: [clip_vit_l14]\n")
+        assert study["models"] == ["own", *joined]
+        told = "no known leak joins the models: the head of own has 9 classes, and needs 10"
+        assert any(told in line for line in lines) == (not joined)
+
+
+def test_a_study_without_a_reference_is_told_how_many_images_it_needs_and_who_has_them(written):
+    said = written("study: mine\nmodels: [resnet50]\nspaces: [clip_vit_l14]\n")[1][-1]
+    leak = "an evenly spread leak of about 4 % would be called meaning"
+    assert f"8,192 images, 4.0 per feature dimension: {leak}; Places365's val" in said
 
 
 HUB = "timm/tf_efficientnet_lite0.in1k"  # the hub's weights may differ from the packaged ones
-NO_HUB = f"no features of {HUB}: translators are fitted on the study's own images, and no known"
+NO_HUB = f"no features of {HUB}: translators are fitted on the study's own images"
 LOST = [
     ([LITE0, HUB], "", [NO_HUB, f": leave {HUB} to another study", "or: first"]),
-    ([HUB], "", [NO_HUB, "back: first a study of some hundred other images"]),
+    ([HUB], "", [NO_HUB, "reference: first a study of some hundred other images"]),
     ([LITE0], "spaces: [clip_vit_l14]",
-     ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}, {ANIMALS}\\], then"]),
+     ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}\\], then"]),
     ([LITE0], "extraction: {precision: tf32}",
      [f"of {LITE0} and no embeddings in conse_minilm with extraction.precision tf32: ",
-      "back: leave out extraction.precision", "or: first"]),
+      "reference: leave out extraction.precision", "or: first"]),
 ]  # fmt: skip
 
 
@@ -201,25 +232,23 @@ LOST = [
 def test_a_study_without_packaged_features_is_told_what_it_lacks_and_the_ways_back(
     written, models, text, words
 ):
-    study, (message,) = written(f"study: mine\nmodels: [{', '.join(models)}]\n{text}\n")
-    assert study["translator"]["reference"] is None and study["models"] == models
+    study, (_, message, _) = written(f"study: mine\nmodels: [{', '.join(models)}]\n{text}\n")
+    assert study["translator"]["reference"] is None
     lines = message.splitlines()
     assert len(lines) == len(words) and all(map(re.search, words, lines)), message
-    controls = ANIMALS if "clip" in text else f"{LITE2}, {ANIMALS}"
-    assert f"own images, and no known controls ({controls}) join the models" in lines[0]
 
 
 def test_a_study_that_wants_nothing_packaged_is_told_of_no_loss(written):
     text = f"study: mine\nmodels: [{HUB}]\n"
-    assert written(f"{text}translator: {{reference: null}}\n")[1] == []
+    lines = written(f"{text}translator: {{reference: null}}\n")[1]
+    assert "packaged reference" not in "".join(lines)
     assert written(f"{text}weights: random\n")[1] == []
-    assert "controls" not in written(f"{text}controls: {{known: none}}\n")[1][0]
 
 
 def test_the_way_back_by_a_reference_of_ones_own_has_reference_and_controls(
     written, tmp_path, monkeypatch
 ):
-    message = written(f"study: mine\nmodels: [{LITE0}, {TIMM}]\n")[1][0]
+    message = written(f"study: mine\nmodels: [{LITE0}, {TIMM}]\n")[1][1]
     models = re.search(r"models: \[(.*)\], then", message)[1]
     monkeypatch.chdir(tmp_path)
     first = tmp_path / "results/first"
@@ -234,6 +263,7 @@ def test_the_way_back_by_a_reference_of_ones_own_has_reference_and_controls(
     settled, entries = settle(completed(study), "params.yaml")
     assert settled.translator.reference == "results/first"
     assert [*entries["model"]] == [LITE0, TIMM, LITE2, ANIMALS]
+    assert whole_of(entries["model"], ANIMALS) == LITE0
 
 
 def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, monkeypatch, caplog):
@@ -299,7 +329,7 @@ def test_a_model_whose_file_is_not_there_yet_may_be_written_down(written, tmp_pa
     own = "own: {source: timm, id: resnet18.a1_in1k, weights: file:checkpoints/own.pth}\n"
     (tmp_path / "config").mkdir()
     (tmp_path / "config/models.yaml").write_text(own)
-    assert written("study: mine\nmodels: [own]\n")[0]["models"] == ["own"]
+    assert written("study: mine\nmodels: [own]\n")[0]["models"] == ["own", LITE2, "own@cut"]
 
 
 def test_a_study_of_an_older_version_is_refused_with_the_command_that_writes_it_anew(written):

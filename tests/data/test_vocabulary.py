@@ -1,9 +1,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from singflow.data.vocabulary import read_vocabulary
+from singflow.config.registry import MODELS, few, resolve_models
+from singflow.data.vocabulary import few_of, read_vocabulary, with_classes_and_hashes
 from tests.data.manifests import CLASSES
 from tests.project import ROOT
+from tests.refusals import refused
 
 WORD = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=6)
 PHRASE = st.lists(WORD, min_size=1, max_size=3).map(" ".join)
@@ -38,3 +40,18 @@ def test_the_vocabularies_go_from_colours_to_parts_without_repeats():
 
 def test_the_names_of_imagenet_are_the_classes_in_their_order():
     assert read_vocabulary(ROOT / "config/vocab/imagenet_names.txt") == CLASSES.names
+
+
+def test_a_head_of_imagenet_is_cut_to_its_animals_and_another_to_drawn_classes():
+    cut = "efficientnet_lite0@cut"
+    (entry,) = resolve_models(MODELS, [cut]).values()
+    entry = with_classes_and_hashes(entry, MODELS, cut, ROOT / "config/vocab/imagenet_1k.csv")
+    assert entry.kept == [*range(398)] and entry.class_names == CLASSES.names[:398]
+    assert few_of(CLASSES.names[::-1]) == few(1000) and few_of(CLASSES.names[:9]) is None
+    nine = entry.model_copy(update={"class_names": CLASSES.names[:9], "classes": None})
+    refused(
+        f"{cut}: the head has 9 classes, and is cut if it has 10: take {cut} out of models",
+        with_classes_and_hashes,
+        nine.model_copy(update={"keep_classes": "few"}),
+        *(MODELS, cut, ROOT),
+    )

@@ -11,6 +11,9 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
+from singflow.config.registry import few, positions
+from singflow.data.features import save_features
+from tests.data.manifests import CLASSES
 from tests.project import ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
@@ -98,6 +101,45 @@ def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_li
     (project.folder / "notebook.py").write_text(NOTEBOOK + BACK)
     said = project.run("python", "notebook.py", warm_start=False).stdout
     assert "results/birds/translators" in said
+
+
+def test_a_planted_head_of_forty_classes_has_both_controls_unless_its_study_wants_none(tmp_path):
+    project, names = Project(tmp_path / "checkout"), CLASSES.names[:40]
+    rng, root, model = np.random.default_rng(0), "checkpoints/features/planted", "features/planted"
+    weight = rng.standard_normal((40, 48)).astype(np.float32)
+    x = rng.standard_normal((240, 48)).astype(np.float32)
+    z = x @ weight.T @ rng.standard_normal((40, 384)) + 40 * rng.standard_normal((240, 384))
+    head, labels = (
+        (weight, np.zeros(40, np.float32)),
+        [names[row] for row in (x @ weight.T).argmax(1)],
+    )
+    given = [f"{row}" for row in range(240)], labels, x, head, names, z.astype(np.float32), SPACE
+    save_features(project.folder / root, *given)
+    data = {"source": "features", "root": root, "classes": f"{root}/classes.csv"}
+    study = {"study": "planted", "models": [model], "data": data, "extraction": {"views": 1}}
+    study |= {"analyses": [], "evidence": {"draws": 4}}
+    said = {}
+    for known in ("auto", "none"):
+        (project.folder / "mine.yaml").write_text(
+            yaml.safe_dump(study | {"controls": {"known": known}})
+        )
+        project.shell("singflow study mine.yaml")
+        project.snakemake("results/planted/tables/summary.txt")
+        said[known] = (project.folder / "results/planted/tables/summary.txt").read_text()
+    assert re.search(r"^features/planted@cut\+ .* known leak: found$", said["auto"], re.MULTILINE)
+    assert re.search(r"^own words~ .* below 0.0005 .* known zero$", said["auto"], re.MULTILINE)
+    assert re.search(r"^features/planted\S* .* nothing found$", said["auto"], re.MULTILINE)
+    assert "cut" not in said["none"] and "own words~" not in said["none"]
+    results = project.folder / "results/planted"
+    for artifact, tensor in (("features", "features"), ("head", "weight")):
+        whole, cut = (
+            read_tensors(CATALOG[artifact].at(results, model=name, shard="00000"), [tensor])[0][
+                tensor
+            ]
+            for name in (model, f"{model}@cut")
+        )
+        rows = slice(None) if artifact == "features" else positions(few(40), 40)
+        np.testing.assert_array_equal(cut, whole[rows])
 
 
 @pytest.fixture(scope="module")

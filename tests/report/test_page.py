@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_words
+from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_words, with_own_words
 from singflow.artifacts.catalog import CATALOG, FIGURES, artifact_of
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
@@ -76,7 +76,7 @@ COLUMNS = {"hidden_texts": TEXTS, "hidden_groups": GROUPS}
 def part(models, **frames):
     """What the page says of the models of the space."""
     csv = COLUMNS | {"models": models, "model_pairs": pairs().assign(space="s")} | frames
-    return space_part("s", csv)
+    return space_part("s", csv, with_own_words(models))
 
 
 def test_the_verdicts_come_first_and_what_is_hidden_stands_under_the_next_question():
@@ -101,8 +101,20 @@ def test_the_tables_of_numbers_have_a_dash_where_there_is_none():
     (none,) = part(models((("a", "no null space", None), missing)))["rows"]
     assert [none[name] for name in ("turn", "d", "detectable", "blind")] == ["-"] * 4
     small = {"unique_r2_low": -0.0004, "unique_r2_high": 0.0004}
-    (zero,) = part(models((("a", NOTHING, 0.0001), small)))["rows"]
+    zero, _ = part(models((("a", NOTHING, 0.0001), small)))["rows"]
     assert zero["d"] == "below 0.05 %"
+
+
+def test_own_words_are_the_known_zero_of_a_space_without_one():
+    rows = models((("a", MEANING, 0.04),), (("b", NOTHING, 0.0), {"blind_unique_r2": 0.002}))
+    found = part(rows)
+    own = dict.fromkeys(("turn", "detectable", "blind", "r2", "is"), "-")
+    assert found["rows"][2] == own | {"model": "own words~", "d": "0.2 %"}
+    assert [name for name, _ in found["verdicts"]] == ["a", "b"]
+    for none in (FOUR, rows.assign(blind_unique_r2=None)):
+        assert with_own_words(none) is none
+    two = with_own_words(pd.concat([rows, FOUR.assign(space="t")], ignore_index=True))
+    assert two.loc[two["model"] == "own words", "space"].tolist() == ["s"]
 
 
 def test_what_a_leak_shows_stands_beside_trust_and_the_papers_scores_beside_its_figures():

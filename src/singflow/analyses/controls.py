@@ -12,6 +12,6 @@ class Controls(Section):
 
     known: Literal["auto", "none"] = Field(
         "auto",
-        description="auto: `singflow study` adds the known zero and the known leak to a study of "
-        "packaged classifiers | none",
+        description="auto: `singflow study` adds a known leak, and in conse_minilm a known zero; "
+        "elsewhere the known zero is the blind check | none",
     )

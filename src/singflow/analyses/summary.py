@@ -57,6 +57,7 @@ FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
+OWN_WORDS = "own words"  # the name of their row in tables
 NO_NULL_SPACE = "no null space: the logits see every direction"
 NEVER_NEGATIVE = {"is", "as_abs", "is_per_as"}
 
@@ -253,7 +254,7 @@ def verdict_words(row: Mapping[Any, Any]) -> str:
 
 def detected(row: Mapping[Any, Any], kind: str) -> str:
     """The smallest planted leak that is called meaning; kind: detectable or detectable_first."""
-    if pd.isna(row["unique_r2"]):
+    if pd.isna(row["turn_deg"]):  # no D, or one that own words have
         return "-"
     return f"more than {percent(SHARES[-1])}" if pd.isna(row[kind]) else percent(row[kind])
 
@@ -275,6 +276,26 @@ def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables/models.csv, sorted so that the controls are last."""
     return models.loc[is_control(models).sort_values(kind="stable").index]
+
+
+def with_own_words(models: pd.DataFrame) -> pd.DataFrame:
+    """Rows of tables/models.csv, and a row of own words for each space without a known zero.
+
+    It is the blind check with the largest D: of an embedding that the logits of a model spell.
+    """
+    zeros = models.loc[models["known_zero"].astype(bool), "space"]
+    found = models[~models["space"].isin(zeros)].dropna(subset=["blind_unique_r2"])
+    most = found.sort_values("blind_unique_r2", kind="stable").drop_duplicates("space", keep="last")
+    rows = most[["space", "null_dim", "n_per_dim", "margin"]].assign(
+        model=OWN_WORDS,
+        unique_r2=most["blind_unique_r2"],
+        verdict=ZERO,
+        marks=ZERO,
+        known_zero=True,
+        known_leak=False,
+        top1_low=False,
+    )
+    return pd.concat([models, rows], ignore_index=True) if len(rows) else models
 
 
 def for_git(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,14 @@ def prefetch(params: Params = PARAMS) -> None:
 
     The libraries keep what they download in their caches, and continue after an interruption.
     """
-    from singflow.config.registry import MODELS, SPACES, ModelEntry, resolve_models, resolve_spaces
+    from singflow.config.registry import (
+        MODELS,
+        SPACES,
+        ModelEntry,
+        resolve_models,
+        resolve_spaces,
+        whole_of,
+    )
     from singflow.data.vocabulary import with_classes_and_hashes
     from singflow.pictures.weights import generates, generator_folder
     from singflow.study import read_params
@@ -21,7 +28,9 @@ def prefetch(params: Params = PARAMS) -> None:
     study = read_params(params)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
     names = [] if study.data.source == "features" else study.models
-    towers = [*resolve_models(MODELS, names, study.weights).items(), *spaces.items()]
+    models = resolve_models(MODELS, names, study.weights)
+    built = [(name, entry) for name, entry in models.items() if not whole_of(models, name)]
+    towers = [*built, *spaces.items()]
     failures = []
     logging.disable(logging.INFO)  # open_clip tells every step of a build
     for name, entry in towers:

@@ -1,11 +1,16 @@
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from singflow.commands.options import PARAMS
 from singflow.errors import InputError
+
+if TYPE_CHECKING:
+    from singflow.config.registry import ModelEntry
+    from singflow.study import Params
 
 STUDIES = Path("config/studies")
 WRITTEN = Path(".cache/studies")  # empty files with the SHA-256 of what this command wrote
@@ -69,11 +74,24 @@ def study(
         _keep(output, text)
         write_bytes(WRITTEN / hashlib.sha256(text).hexdigest(), b"")
         write_bytes(output, text)
-        said = choices_made(given, content), losses(given, content, models, spaces)
-        for words in filter(None, said):
+        said = choices_made(given, content, models), losses(given, content, models, spaces)
+        for words in filter(None, (*said, _images_needed(checked, models))):
             log.info("%s: %s", path, words)
     elif not output.is_file() or output.read_bytes() != text:
         raise InputError(f"{output}: is not the study {name}: `singflow study {name}` writes it")
+
+
+def _images_needed(study: "Params", models: "Mapping[str, ModelEntry]") -> str:
+    """How many images a study needs that has no reference, and where they are; empty for others."""
+    from singflow.analyses.power import ADVISED, smallest_leak
+    from singflow.planning.sizes import WIDE
+
+    if study.translator.reference or not study.translator.folds or study.weights == "random":
+        return ""
+    width = max(entry.feature_dim or WIDE for entry in models.values())
+    public = "; Places365's validation set has 36,500 (docs/first-clip.md)"
+    said = smallest_leak(round(ADVISED * width), width)
+    return f"a verdict needs many images: {said}{public * (study.data.source != 'features')}"
 
 
 def _keep(file: Path, text: bytes) -> None:

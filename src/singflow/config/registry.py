@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -27,9 +28,13 @@ MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
 
 MOST_CLASSES = 10**6  # no head has more
 DRAWN = " random"  # ends a value of keep_classes that names a number of rows
+CUT = "@cut"  # ends the name of a model whose head is cut to FEW of its classes: the known leak
+FEW, LEAST = "few", 10  # LEAST: classes of a head that is cut to few of them
 
 
 def _kept(value: str) -> str:
+    if value == FEW:
+        return value
     if len(value) > 1000 or any(int(end) >= MOST_CLASSES for end in re.findall(r"\d+", value)):
         raise ValueError(
             f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 "
@@ -38,15 +43,20 @@ def _kept(value: str) -> str:
     if not re.fullmatch(rf"\d+{DRAWN}|\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
         raise ValueError(
             "must be positions and ranges of the head's rows, as in 0-397 or 0-397,500, or a "
-            f"number of drawn rows, as in 200{DRAWN}"
+            f"number of drawn rows, as in 200{DRAWN}, or {FEW}"
         )
-    kept = _positions(value)
+    kept = positions(value)
     if len(kept) < 2 or sorted({*kept}) != kept:
         raise ValueError("must name at least two rows of the head, in order and each once")
     return value
 
 
-def _positions(value: str, classes: int = 0) -> list[int]:
+def few(classes: int) -> str | None:
+    """Value of keep_classes for a twentieth of a head's rows; None: the head has too few rows."""
+    return f"{max(2, classes // 20)}{DRAWN}" if classes >= LEAST else None
+
+
+def positions(value: str, classes: int = 0) -> list[int]:
     """Rows of a head of `classes` that a value of keep_classes names, in order."""
     if value.endswith(DRAWN):
         count = int(value.removesuffix(DRAWN))
@@ -152,6 +162,7 @@ def own_weights(entry: Any) -> list[str]:
     return list(map(str, read)) or ([target] if kind == "file" else [])
 
 
+REPORTED = ("reported_top1", "reported_by")
 OF_CLASSIFIER = {"source", "id", "head", "pooling", "transform", "config"}
 
 
@@ -188,7 +199,8 @@ class ModelEntry(Tower):
     # File with the head's classes in order, or their names; None: the study's data.classes.
     class_list: str | None = None
     class_names: Annotated[list[str], AfterValidator(phrases)] | None = None
-    # Rows of the head that are kept, as in 0-397 or 0-397,500 or 200 random; None: all.
+    # Rows of the head that are kept, as in 0-397 or 0-397,500 or 200 random; None: all; few: which
+    # rows, with_classes_and_hashes() says.
     keep_classes: Annotated[str, AfterValidator(_kept)] | None = None
     reported_top1: float | None = Field(None, ge=0, le=100)  # published accuracy, percent
     reported_by: str | None = None  # who published it
@@ -237,10 +249,10 @@ class ModelEntry(Tower):
 
     @property
     def kept(self) -> list[int] | None:
-        """Positions of the head's rows that are kept; None: all."""
-        if self.keep_classes is None:
+        """Positions of the head's rows that are kept; None: all, or not known yet."""
+        if self.keep_classes in (None, FEW):
             return None
-        return _positions(self.keep_classes, self.head_classes)
+        return positions(self.keep_classes, self.head_classes)
 
     @property
     def expected_top1(self) -> float | None:
@@ -249,7 +261,7 @@ class ModelEntry(Tower):
 
     def is_that_of(self, space: "SpaceEntry") -> bool:
         """Whether this model is a space's whole classifier, and so the space's known zero."""
-        if not isinstance(space, ConSEEntry) or self.kept is not None:
+        if not isinstance(space, ConSEEntry) or self.keep_classes:
             return False
         own = space.classifier
         return (own.identity, own.weights) == (self.identity, self.weights)
@@ -410,20 +422,37 @@ def resolve_models(
 ) -> dict[str, ModelEntry]:
     """Registry entries of the named models. A name `<source>/<id>` needs no entry.
 
+    A name that ends with CUT has the entry of the model before it, with few classes.
+
     weights: "random" replaces the weights of every entry. files: whether local files must exist.
     """
     registry = read_registry(path, MODELS)
     entries = {}
     for name in names:
-        source, _, identifier = name.partition("/")
+        whole = name.removesuffix(CUT)
+        source, _, identifier = whole.partition("/")
         if identifier:
             content, origin = {"source": source, "id": identifier}, f"models: {name}"
         else:
             otherwise = " or <source>/<id>, as in timm/resnet18.a1_in1k"
-            content, origin = registry.named(name, otherwise), f"{path}: {name}"
+            content, origin = registry.named(whole, otherwise), f"{path}: {whole}"
         entry = _validated(content, ModelEntry, origin)
+        if whole != name:
+            entry = entry.model_copy(update=dict.fromkeys(REPORTED) | {"keep_classes": FEW})
         entries[name] = _settled(entry, origin, weights, files)
     return entries
+
+
+def whole_of(models: Mapping[str, ModelEntry], name: str) -> str | None:
+    """The model whose head this model has a part of, and whose features are its own; or None."""
+
+    def network(entry: ModelEntry) -> dict[str, Any]:
+        return entry.model_dump(exclude={"keep_classes", *REPORTED})
+
+    if name not in models or models[name].keep_classes is None:
+        return None
+    wholes = (other for other, entry in models.items() if entry.keep_classes is None)
+    return next((one for one in wholes if network(models[one]) == network(models[name])), None)
 
 
 def resolve_spaces(

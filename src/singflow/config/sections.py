@@ -28,7 +28,7 @@ MOST_IMAGES = 10**9  # no collection has more
 # Ridge penalty, relative to the variance: sums over millions of rows have a rounding error of
 # 1e-9 of the variance.
 PENALTY = {"ge": 1e-6, "le": 1e9}
-MODEL = rf"(?:(?:timm|torchvision|features)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
+MODEL = rf"(?:(?:timm|torchvision|features)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})(?:@cut)?"
 
 
 def _matching(pattern: str, words: str, value: str) -> str:

@@ -17,6 +17,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_header
 from singflow.artifacts.shards import count_shards, read_manifest, shard_path, towers_in
 from singflow.artifacts.tensors import read_tensors
+from singflow.config.registry import whole_of
 from singflow.data.manifest import Candidate, Inspected
 from singflow.errors import InputError
 
@@ -106,7 +107,8 @@ def with_sizes(root: Path, models: dict[str, ModelEntry]) -> dict[str, ModelEntr
     """The entries with the width and the number of classes of the heads in a source."""
     found = dict(models)
     for name, entry in models.items():
-        head, _ = read_tensors(CATALOG["head"].at(root, model=name), ["weight"])
+        held = whole_of(models, name) or name
+        head, _ = read_tensors(CATALOG["head"].at(root, model=held), ["weight"])
         classes, width = head["weight"].shape
         found[name] = entry.model_copy(update={"classes": classes, "feature_dim": width})
     return found

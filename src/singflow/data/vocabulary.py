@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from singflow.artifacts.files import sha256_of
-from singflow.config.registry import ModelEntry
-from singflow.config.sections import phrases
+from singflow.config.registry import FEW, LEAST, ModelEntry, few
+from singflow.config.sections import PACKAGE_DATA, phrases
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError, readable_as
 from singflow.system import regular
+
+IMAGENET, ANIMALS = PACKAGE_DATA / "vocab/imagenet_1k.csv", "0-397"
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -27,6 +29,18 @@ def read_class_list(path: Path) -> list[str]:
     return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
 
 
+def few_of(names: list[str]) -> str | None:
+    """Rows that a head with these classes is cut to, the known leak; None: it has too few rows."""
+    return ANIMALS if names == read_classes(IMAGENET).names else few(len(names))
+
+
+def head_names(entry: ModelEntry, study_classes: Path) -> list[str]:
+    """Names of the classes of a whole head; `study_classes` is for an entry without its own."""
+    if entry.class_list:
+        return read_class_list(Path(entry.class_list))
+    return entry.class_names or read_classes(study_classes).names
+
+
 def with_classes_and_hashes(
     entry: ModelEntry, registry: Path, name: str, study_classes: Path
 ) -> ModelEntry:
@@ -34,9 +48,9 @@ def with_classes_and_hashes(
 
     `study_classes` is for a head without a class list.
     """
-    names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
-    source = entry.class_list or ("class_names" if names else str(study_classes))
-    of_head = names or read_classes(study_classes).names
+    of_head, own = head_names(entry, study_classes), entry.class_list or entry.class_names
+    names = of_head if own else None
+    source = entry.class_list or ("class_names" if own else str(study_classes))
     count = len(of_head)
     if entry.classes not in (None, count):
         raise InputError(
@@ -44,6 +58,13 @@ def with_classes_and_hashes(
             "right file as class_list"
         )
     entry = entry.model_copy(update={"classes": count})
+    if entry.keep_classes == FEW:
+        if (kept := few_of(of_head)) is None:
+            raise InputError(
+                f"{name}: the head has {count} classes, and is cut if it has {LEAST}: take {name} "
+                "out of models"
+            )
+        entry = entry.model_copy(update={"keep_classes": kept})
     if entry.kept:
         if entry.kept[-1] >= count:
             raise InputError(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from singflow.config.registry import whole_of as whole_of
 from singflow.engines.code import digest_of, step_files
 from singflow.engines.flags import flags_of as flags_of
 from singflow.pictures.weights import generates, own_generator_files
@@ -60,7 +61,8 @@ def gpus_of(
         return 0
     if runs == "network":
         return 1
-    if study.data.source == "features":
+    of_whole = runs == "tower" and whole_of(entries["model"], wildcards.get("model", ""))
+    if study.data.source == "features" or of_whole:
         return 0
     return int(runs == "tower" or generates(study.pictures, [entries["space"][wildcards["space"]]]))
 

@@ -24,17 +24,19 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
-def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """What the page says of the models in a space."""
+def space_part(space: str, csv: dict[str, pd.DataFrame], shown: pd.DataFrame) -> dict[str, Any]:
+    """What the page says of the models in a space; shown: rows of models in tables of numbers."""
     names = ("models", "hidden_texts", "hidden_groups", "model_pairs")
     models, texts, groups, pairs = (csv[name][csv[name]["space"] == space] for name in names)
     models = controls_last(models)
-    signed = list(map(marked, models["model"], models["marks"]))
-    rows = models.assign(name=signed).to_dict("records")
+    signed, rows = (
+        of.assign(name=list(map(marked, of["model"], of["marks"]))).to_dict("records")
+        for of in (models, controls_last(shown[shown["space"] == space]))
+    )
     found = all_findings(models, texts, groups)
     return {
         "name": space,
-        "verdicts": [(row["name"], verdict_words(row)) for row in rows],
+        "verdicts": [(row["name"], verdict_words(row)) for row in signed],
         "rows": [evidence_row(row) for row in rows],
         "pairs": pairs_said(pairs),
         "found": [(model, words) for (_, model), words in found.items() if words],
@@ -50,16 +52,18 @@ def evidence_row(row: dict[Any, Any]) -> dict[str, str]:
         [100 * row[name] for name in names if pd.notna(row[name])]
         for names in (["unique_r2", "unique_r2_low", "unique_r2_high"], ["blind_unique_r2"])
     )
+    r2, words = (number(row[name], 2) for name in ("validation_r2", "r2_words"))
     cells = {
         "model": row["name"],
         "d": with_interval(d, 1, " %"),
         "turn": "-" if pd.isna(row["turn_deg"]) else f"{row['turn_deg']:.0f}°",
         "detectable": even if even == "-" else f"{even} ({first})",
-        "r2": f"{number(row['validation_r2'], 2)} ({number(row['r2_words'], 2)})",
+        "r2": r2 if r2 == "-" else f"{r2} ({words})",
         "blind": with_interval(blind, 2, " %"),
     }
     if "is_mean" in row:
-        cells["is"] = f"{number(row['is_mean'], 1)}° ({number(row['floor_is_mean'], 1)}°)"
+        score, floor = (number(row[name], 1) for name in ("is_mean", "floor_is_mean"))
+        cells["is"] = score if score == "-" else f"{score}° ({floor}°)"
     return cells
 
 

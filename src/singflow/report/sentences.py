@@ -83,8 +83,8 @@ def stand_in(sources: Mapping[str, str]) -> str:
         return ""
     return (
         f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP that knows the "
-        "classes of a classifier alone: the study shows that the test works. With CLIP it is one "
-        "line of the study: spaces: [clip_vit_l14]"
+        "classes of a classifier alone: the study shows that the test works. docs/first-clip.md "
+        "leads to a verdict in CLIP"
     )
 
 

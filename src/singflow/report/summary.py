@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from singflow.analyses.summary import controls_last, detected, verdict_sentence
+from singflow.analyses.summary import controls_last, detected, verdict_sentence, with_own_words
 from singflow.analyses.tables import legend, marked, with_interval
 from singflow.report.sentences import number, paper_scores, seen_by_translators, stand_in, warnings
 
@@ -26,6 +26,10 @@ OF_R2 = (
     "R2: share of meaning that the translator explains in images it has not seen; in brackets what "
     "the model's own words explain."
 )
+OF_OWN_WORDS = (
+    "own words: the blind check with the largest D. Its embedding is spelled by the logits of a "
+    "model, so D should be 0."
+)
 
 
 def render_text(
@@ -36,12 +40,15 @@ def render_text(
     manifest: pd.DataFrame,
     confidence: float,
     min_r2: float,
+    *,
+    controls: bool = True,
 ) -> str:
     """The text of a study.
 
     sources: the source of each space. found: by space and model, sentences on what the hidden
-    meaning is about.
+    meaning is about. controls: whether own words are shown as a known zero.
     """
+    shown = with_own_words(models) if controls else models
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
         f"{seen_by_translators(models, manifest)}; "
@@ -53,14 +60,20 @@ def render_text(
     for space, group in models.groupby("space", sort=False):
         ordered = controls_last(group)
         lines.append(f"Space {space}: does the null space tell what the logits do not?")
-        lines += [*_table(ordered, f"{100 * confidence:g} %"), *paper_scores(group), ""]
+        lines += [
+            *_table(controls_last(shown[shown["space"] == space]), f"{100 * confidence:g} %"),
+            *paper_scores(group),
+            "",
+        ]
         for row in ordered.to_dict("records"):
             said = f"{verdict_sentence(row)} {found.get((str(space), row['model']), '')}".strip()
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ")
         lines.append("")
     meanings = (OF_SCORES if "is_mean" in models else "") + OF_D
     lines += [*textwrap.wrap(meanings, WIDTH), *textwrap.wrap(OF_R2, WIDTH)]
-    if signs := legend(models["marks"]):
+    if len(shown) > len(models):
+        lines += textwrap.wrap(OF_OWN_WORDS, WIDTH)
+    if signs := legend(shown["marks"]):
         lines.append(f"Signs beside the names: {signs}.")
     for warning in warnings(models, min_r2):
         lines += ["", *textwrap.wrap(warning, WIDTH, subsequent_indent="  ")]
@@ -78,13 +91,14 @@ def _table(models: pd.DataFrame, coverage: str) -> list[str]:
     for row in models.to_dict("records"):
         even, first = detected(row, "detectable"), detected(row, "detectable_first")
         angles = {"IS": "is_mean", "floor": "floor_is_mean"}
+        r2, words = (number(row[name], 2) for name in ("validation_r2", "r2_words"))
         rows.append(
             {
                 "model": marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
                 "null dim": str(row["null_dim"]),
                 "n per dim": per_dimension(row["n_per_dim"]),
-                "R2 (words)": f"{number(row['validation_r2'], 2)} ({number(row['r2_words'], 2)})",
-                **{name: f"{row[of]:.1f}" for name, of in angles.items() if of in row},
+                "R2 (words)": r2 if r2 == "-" else f"{r2} ({words})",
+                **{name: number(row[of], 1) for name, of in angles.items() if of in row},
                 f"D [{coverage}]": with_interval(
                     (row[f"unique_r2{end}"] for end in ("", "_low", "_high")), 3
                 ),
