@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from singflow.artifacts.shards import in_blocks, in_shards
+from singflow.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,16 +45,18 @@ class Kept:
     def manifest(self) -> pd.DataFrame:
         return self.images.manifest[self.kept].reset_index(drop=True)
 
-    @property
-    def features(self) -> Any:
-        return self.images.features
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.images, name)  # where features and embeddings are
 
     def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
-        number = np.cumsum(self.kept) - 1
         for shard, embeddings in self.images:
             rows = self.kept[shard["image_id"]]
             mine = {name: tensor[rows] for name, tensor in shard.items()}
-            yield mine | {"image_id": number[mine["image_id"]]}, embeddings[rows]
+            yield mine | {"image_id": self.renumbered(shard["image_id"])}, embeddings[rows]
+
+    def renumbered(self, image_id: np.ndarray) -> np.ndarray:
+        """The new numbers of those images that are kept."""
+        return (np.cumsum(self.kept) - 1)[image_id[self.kept[image_id]]]
 
     def features_alone(self) -> Iterator[np.ndarray]:
         return (shard["features"] for shard, _ in self)
@@ -63,10 +66,15 @@ class Kept:
 
 
 def without(images: Any, left_out: np.ndarray) -> Any:
-    """The images without those with these ids."""
-    if not len(left_out):
+    """The images without some; left_out: (n,) bool, by image id."""
+    if not left_out.any():
         return images
-    return Kept(images, ~np.isin(np.arange(len(images.manifest)), left_out))
+    if (~left_out).sum() < 2:
+        raise InputError(
+            f"reference: {left_out.sum()} of its {len(left_out)} images are near copies of the "
+            "study's: name another reference, or none"
+        )
+    return Kept(images, ~left_out)
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,14 @@ class Compared:
 def near_copies(
     reference: Images, own: Images, weight: np.ndarray, bias: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Ids of the reference's images that are near copies of the study's, and the limit."""
+    """Which images of a reference are near copies of a study's, (n,) bool, and the limit."""
     among = Compared.of(reference, weight, bias)
     found = np.zeros(len(reference.manifest), dtype=bool)
     for part in in_shards((features for _, features in _whole(own)), MOST):
         theirs = _units(part, among.mean)
         for image_id, features in _whole(reference):
             found[image_id] |= _nearest(_units(features, among.mean), theirs) > among.limit
-    return np.flatnonzero(found), among.limit
+    return found, among.limit
 
 
 def copies_across_folds(
