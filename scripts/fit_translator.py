@@ -64,12 +64,12 @@ def main(flags: Flags) -> None:
     own, images = inputs.pairs, inputs.training(flags.reference)
     copies: dict[str, object] = {"left_out": None, "near_copies": None, "n_compared": None}
     if flags.reference is not None:
-        left_out, limit = near_copies(images, own, **inputs.head)
+        left_out = near_copies(images, own, **inputs.head)
         copies["left_out"] = images.manifest["path"][left_out].tolist()
         images = without(images, left_out)
         cli.log.info("%d images of the reference are near copies: left out", left_out.sum())
     elif flags.folds:
-        copies["near_copies"], copies["n_compared"], limit = copies_across_folds(own, **inputs.head)
+        copies["near_copies"], copies["n_compared"] = copies_across_folds(own, **inputs.head)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
         path = imported_path(flags.space, flags.model)

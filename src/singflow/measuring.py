@@ -166,22 +166,20 @@ def evidence_of(
     split = SplitHead.split({"weight": weight, "bias": bias}, basis)
     alike: dict[str, Any] = dict.fromkeys(("left_out", "near_copies", "n_compared"))
     if pool.reference is not None:
-        left_out, _ = near_copies(pool.reference, pool.scored, weight, bias)
+        left_out = near_copies(pool.reference, pool.scored, weight, bias)
         pool = replace(pool, reference=without(pool.reference, left_out))
         copies = np.delete(copies, np.flatnonzero(left_out))
         alike["left_out"] = np.flatnonzero(left_out).tolist()
     else:
-        alike["near_copies"], alike["n_compared"], _ = copies_across_folds(
-            pool.scored, weight, bias
-        )
+        alike["near_copies"], alike["n_compared"] = copies_across_folds(pool.scored, weight, bias)
     lambdas = list(Translation.model_validate({}).lambdas)
     with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
         crossed, means, chosen = fit_translators(pool.training, folds, lambdas)
         r2 = shown = max(point["validation_r2"] for point in chosen["alpha_curve"])
         if pool.reference is not None:
-            images = len(pool.scored.manifest)
-            crossed = CrossFitted.alone(crossed.whole, images)
-            (own,) = fit_quality(pool.scored, crossed, means[WHOLE:], np.ones(images, dtype=bool))
+            n = len(pool.scored.manifest)
+            crossed = CrossFitted.alone(crossed.whole, n)
+            (own,) = fit_quality(pool.scored, crossed, means[WHOLE:], np.ones(n, dtype=bool))
             shown = own.agreement.r2(own.baseline)
         crossed = crossed.map(lambda affine: affine.astype(np.float32))
         stated = {"lambda": chosen["lambda"], "validation_r2": shown, "n_train": chosen["n_train"]}

@@ -174,7 +174,7 @@ class Inputs:
     def fitted_on(self, reference: str | None) -> Any:
         """The images that the translator was fitted on: of a reference, those not left out."""
         images = self.training(reference)
-        if not self.left_out:
+        if reference is None or not self.left_out:
             return images
         return without(images, images.manifest["path"].isin(self.left_out).to_numpy())
 

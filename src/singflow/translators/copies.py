@@ -92,7 +92,7 @@ class Compared:
     @classmethod
     def of(cls, images: Images, weight: np.ndarray, bias: np.ndarray) -> Compared:
         """Images, whose classes are those that the head predicts."""
-        n, total, found = len(images.manifest), 0.0, []
+        n, total, found = len(images.manifest), np.zeros(1), []
         ids = np.arange(min(n, MOST)) * n // min(n, MOST)
         for image_id, features in _whole(images):
             total = total + features.sum(axis=0, dtype=np.float64)
@@ -111,27 +111,23 @@ class Compared:
         return cls(ids, units, mean, float(1 + middle + BEYOND * (middle - low)) / 2)
 
 
-def near_copies(
-    reference: Images, own: Images, weight: np.ndarray, bias: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Which images of a reference are near copies of a study's, (n,) bool, and the limit."""
+def near_copies(reference: Images, own: Images, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Which images of a reference are near copies of a study's, (n,) bool."""
     among = Compared.of(reference, weight, bias)
     found = np.zeros(len(reference.manifest), dtype=bool)
     for part in in_shards((features for _, features in _whole(own)), MOST):
         theirs = _units(part, among.mean)
         for image_id, features in _whole(reference):
             found[image_id] |= _nearest(_units(features, among.mean), theirs) > among.limit
-    return found, among.limit
+    return found
 
 
-def copies_across_folds(
-    images: Images, weight: np.ndarray, bias: np.ndarray
-) -> tuple[int, int, float]:
-    """How many images have a near copy in another fold, among how many, and the limit."""
+def copies_across_folds(images: Images, weight: np.ndarray, bias: np.ndarray) -> tuple[int, int]:
+    """How many images have a near copy in another fold, and among how many."""
     among = Compared.of(images, weight, bias)
     fold = images.manifest["fold"].to_numpy()[among.ids]
     nearest = _nearest(among.units, among.units, fold)
-    return int((nearest > among.limit).sum()), len(fold), among.limit
+    return int((nearest > among.limit).sum()), len(fold)
 
 
 def _whole(images: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
