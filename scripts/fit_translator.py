@@ -64,7 +64,7 @@ def main(flags: Flags) -> None:
     own, images = inputs.pairs, inputs.training(flags.reference)
     copies: dict[str, object] = {"left_out": None, "near_copies": None, "n_compared": None}
     if flags.reference is not None:
-        left_out = near_copies(images, own, **inputs.head)
+        left_out = near_copies(images, own)
         copies["left_out"] = images.manifest["path"][left_out].tolist()
         images = without(images, left_out)
         cli.log.info("%d images of the reference are near copies: left out", left_out.sum())

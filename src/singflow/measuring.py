@@ -166,7 +166,7 @@ def evidence_of(
     split = SplitHead.split({"weight": weight, "bias": bias}, basis)
     alike: dict[str, Any] = dict.fromkeys(("left_out", "near_copies", "n_compared"))
     if pool.reference is not None:
-        left_out = near_copies(pool.reference, pool.scored, weight, bias)
+        left_out = near_copies(pool.reference, pool.scored)
         pool = replace(pool, reference=without(pool.reference, left_out))
         copies = np.delete(copies, np.flatnonzero(left_out))
         alike["left_out"] = np.flatnonzero(left_out).tolist()

@@ -1,7 +1,9 @@
 """Near copies: re-encoded, cropped or mirrored images, and frames of a film, by their features.
 
 Two images are near copies if the cosine of their features, about the mean, is above the middle
-between 1 and the 99 % point of the cosines of images to the nearest image of another class.
+between 1 and the 99 % point of the cosines of different images to the nearest one. This point
+follows by Gumbel's law, which the largest of many cosines has, from the 10 % and the 50 % point.
+These hold where less than half of the images have copies.
 """
 
 from __future__ import annotations
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
 
 MOST, BLOCK = 20_000, 512  # images that are compared with each other, and rows of a product
 FEWEST = 20  # images from which the 99 % point is known
-# Gumbel's law, of the largest of many: the 99 % point from the 10 % and the 50 % point, which
-# hold where up to half of the images have a near copy that is taken for another class.
-REDUCED = [-np.log(-np.log(share)) for share in (0.1, 0.5, 0.99)]
+LEAST, HIGHEST = 0.85, 0.999  # limits on the cosine between copies within a study, and on any
+REDUCED = [-np.log(-np.log(share)) for share in (0.1, 0.5, 0.99)]  # points of Gumbel's law
 BEYOND = (REDUCED[2] - REDUCED[1]) / (REDUCED[1] - REDUCED[0])
 
 
@@ -79,19 +80,14 @@ def without(images: Any, left_out: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class Compared:
-    """At most MOST images, evenly by id: unit features (n, d) about the mean (d,) of all images.
-
-    limit: the cosine above which two images are near copies; infinite for too few images.
-    """
+    """At most MOST images, evenly by id: features (n, d); and the mean (d,) of all images."""
 
     ids: np.ndarray
-    units: np.ndarray
+    features: np.ndarray
     mean: np.ndarray
-    limit: float
 
     @classmethod
-    def of(cls, images: Images, weight: np.ndarray, bias: np.ndarray) -> Compared:
-        """Images, whose classes are those that the head predicts."""
+    def of(cls, images: Images) -> Compared:
         n, total, found = len(images.manifest), np.zeros(1), []
         ids = np.arange(min(n, MOST)) * n // min(n, MOST)
         for image_id, features in _whole(images):
@@ -99,35 +95,47 @@ class Compared:
             chosen = np.isin(image_id, ids)
             found.append((image_id[chosen], features[chosen]))
         order, features = (np.concatenate(part) for part in zip(*found, strict=True))
-        features, mean = features[np.argsort(order)], total / n
-        classes = (features @ weight.T + bias).argmax(axis=1)
-        if (classes == classes[0]).all():
-            classes = np.arange(len(ids))
-        units = _units(features, mean)
-        if len(ids) < FEWEST:
-            return cls(ids, units, mean, np.inf)
-        nearest = _nearest(units, units, classes)
-        low, middle = np.quantile(nearest, [0.1, 0.5])
-        return cls(ids, units, mean, float(1 + middle + BEYOND * (middle - low)) / 2)
+        return cls(ids, features[np.argsort(order)], total / n)
 
 
-def near_copies(reference: Images, own: Images, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def near_copies(reference: Images, own: Images) -> np.ndarray:
     """Which images of a reference are near copies of a study's, (n,) bool."""
-    among = Compared.of(reference, weight, bias)
-    found = np.zeros(len(reference.manifest), dtype=bool)
+    among = Compared.of(reference)
+    units, found = _units(among.features - among.mean), np.zeros(len(reference.manifest), bool)
+    limit = _limit(_nearest(units, units, among.ids))
     for part in in_shards((features for _, features in _whole(own)), MOST):
-        theirs = _units(part, among.mean)
+        theirs = _units(part - among.mean)
         for image_id, features in _whole(reference):
-            found[image_id] |= _nearest(_units(features, among.mean), theirs) > among.limit
+            found[image_id] |= _nearest(_units(features - among.mean), theirs) > limit
     return found
 
 
 def copies_across_folds(images: Images, weight: np.ndarray, bias: np.ndarray) -> tuple[int, int]:
-    """How many images have a near copy in another fold, and among how many."""
-    among = Compared.of(images, weight, bias)
+    """How many images have a near copy in another fold, and among how many.
+
+    weight, bias: the head. Where all images have copies, the nearest image tells nothing about
+    different images. So the limit is that of images of different predicted classes, and it is at
+    least LEAST. As images of a class are alike, features are taken about the mean of their class,
+    which is shrunk to the mean of all images as if FEWEST of these were in the class, too.
+    """
+    among = Compared.of(images)
+    classes = np.unique((among.features @ weight.T + bias).argmax(axis=1), return_inverse=True)[1]
+    features, size = among.features - among.mean, np.bincount(classes)
+    means = np.zeros((len(size), features.shape[1]))
+    np.add.at(means, classes, features)
+    units = _units(features - (means / (size + FEWEST)[:, None])[classes])
+    marks = classes if len(size) > 1 else among.ids
+    limit = max(LEAST, _limit(_nearest(units, units, marks)))
     fold = images.manifest["fold"].to_numpy()[among.ids]
-    nearest = _nearest(among.units, among.units, fold)
-    return int((nearest > among.limit).sum()), len(fold)
+    return int((_nearest(units, units, fold) > limit).sum()), len(fold)
+
+
+def _limit(nearest: np.ndarray) -> float:
+    """The middle between 1 and the 99 % point of nearest cosines; 1 for too few images."""
+    if len(nearest) < FEWEST:
+        return 1.0
+    low, middle = np.quantile(nearest, [0.1, 0.5])
+    return min(HIGHEST, float(1 + middle + BEYOND * (middle - low)) / 2)
 
 
 def _whole(images: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -147,7 +155,6 @@ def _nearest(units: np.ndarray, others: np.ndarray, marks: np.ndarray | None = N
     return found
 
 
-def _units(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    units = (features - mean).astype(np.float32)
-    length = np.linalg.norm(units, axis=1, keepdims=True)
-    return units / np.where(length > 0, length, 1)
+def _units(features: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return (features / np.where(length > 0, length, 1)).astype(np.float32)
