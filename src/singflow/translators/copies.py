@@ -70,7 +70,8 @@ def without(images: Any, left_out: np.ndarray) -> Any:
     """The images without some; left_out: (n,) bool, by image id."""
     if not left_out.any():
         return images
-    if (~left_out).sum() < 2:
+    split = images.manifest["split"]
+    if (~left_out).sum() < 2 or set(split[~left_out]) < set(split):
         raise InputError(
             f"reference: {left_out.sum()} of its {len(left_out)} images are near copies of the "
             "study's: name another reference, or none"
@@ -131,9 +132,9 @@ def copies_across_folds(images: Images, weight: np.ndarray, bias: np.ndarray) ->
 
 
 def _limit(nearest: np.ndarray) -> float:
-    """The middle between 1 and the 99 % point of nearest cosines; 1 for too few images."""
+    """The middle between 1 and the 99 % point of nearest cosines; HIGHEST for too few images."""
     if len(nearest) < FEWEST:
-        return 1.0
+        return HIGHEST
     low, middle = np.quantile(nearest, [0.1, 0.5])
     return min(HIGHEST, float(1 + middle + BEYOND * (middle - low)) / 2)
 
