@@ -153,7 +153,7 @@ def test_a_reference_without_near_copies_gives_all_that_the_steps_make_with_them
         settings = Training(losses=["mse"], epochs=2, width=8).model_dump()
         study.run("train_translator", kind="mlp3", reference=reference, device="cpu", seed=0,
                   **settings)  # fmt: skip
-        paths = [study.path(name) for name in MADE]
+        paths = [study.path(name, kind="mlp3") for name in MADE]
         made[name] = [report, *(path.read_bytes() for path in paths)]
     assert made["with"] == made["without"] and report["n_train"] == N - 4
     assert report["near_copies"] is None and report["permuted_r2"] < 0.05 < 0.1

@@ -274,7 +274,7 @@ def _untold(row: Mapping[Any, Any]) -> str:
                 " Are the rows of features and of embeddings in the same order? Does the loader "
                 "shuffle?"
             )
-            if pd.notna(row["left_out"]):
+            if pd.isna(row["near_copies"]):  # there is a reference
                 said += " Are the images of the kind that the reference has?"
             said += " If all this is right, give"
         else:
