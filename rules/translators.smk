@@ -30,6 +30,7 @@ rule fit_translator:
     """Fit the linear translators of a model into a space, one a fold."""
     input:
         manifest=at("manifest"),
+        head=at("head"),
         features=shards("features"),
         embeddings=shards("embeddings"),
     output:
@@ -61,6 +62,7 @@ rule train_translator:
         manifest=at("manifest"),
         features=shards("features"),
         embeddings=shards("embeddings"),
+        report=at("translator_report"),
     output:
         network=at("network"),
         report=at("network_report"),

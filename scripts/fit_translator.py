@@ -9,8 +9,9 @@ from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
+from singflow.translators.copies import copies_across_folds, near_copies, without
 from singflow.translators.crossfit import WHOLE, CrossFitted
-from singflow.translators.fitting import fit_quality, fit_translators
+from singflow.translators.fitting import fit_quality, fit_translators, permuted_r2
 from singflow.translators.linear import (
     FIGURES,
     check_made,
@@ -61,13 +62,23 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
     own, images = inputs.pairs, inputs.training(flags.reference)
+    copies: dict[str, object] = {"left_out": None, "near_copies": None, "n_compared": None}
+    if flags.reference is not None:
+        left_out = near_copies(images, own)
+        copies["left_out"] = images.manifest["path"][left_out].tolist()
+        images = without(images, left_out)
+        cli.log.info("%d images of the reference are near copies: left out", left_out.sum())
+    elif flags.folds:
+        copies["near_copies"], copies["n_compared"] = copies_across_folds(own, **inputs.head)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
         path = imported_path(flags.space, flags.model)
         check_made(path, read_tensors(path, [])[1], *made_by(own.features, own.embeddings))
         translators, means, facts = use_released(flags, images, released)
+        facts["permuted_r2"] = None
     else:
         translators, means, facts = fit_translators(images, flags.folds, flags.lambdas)
+        facts["permuted_r2"] = permuted_r2(images, flags.folds, flags.lambdas)
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()
     folds = translators.members[:WHOLE] if flags.reference is None else ()
@@ -87,15 +98,19 @@ def main(flags: Flags) -> None:
         tensors["fold_weight"] = np.stack([fold.weight for fold in folds])
         tensors["fold_bias"] = np.stack([fold.bias for fold in folds])
     tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    report = facts | {
-        **validation.facts("validation", len(whole.bias)),
-        "baseline_cosine": validation.baseline.cosine,
-        "n_validation": validation.agreement.n,
-        **split_off.facts("held_out", len(whole.bias)),
-        "held_out_baseline_cosine": split_off.baseline.cosine,
-        "n_held_out": split_off.agreement.n,
-        "held_out_n_train": max(sizes[member] for member in translators.member_of[held_out]),
-    }
+    report = (
+        facts
+        | copies
+        | {
+            **validation.facts("validation", len(whole.bias)),
+            "baseline_cosine": validation.baseline.cosine,
+            "n_validation": validation.agreement.n,
+            **split_off.facts("held_out", len(whole.bias)),
+            "held_out_baseline_cosine": split_off.baseline.cosine,
+            "n_held_out": split_off.agreement.n,
+            "held_out_n_train": max(sizes[member] for member in translators.member_of[held_out]),
+        }
+    )
     told = {name: report[name] for name in ("reference", "alpha", "folds", "in_sample", *FIGURES)}
     told |= made_for(own.features, own.embeddings) | {"fitted_on": learned_from(flags, released)}
     write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **flags.named, **told))

@@ -25,7 +25,7 @@ def main(flags: Flags) -> None:
     device = prepare(flags.device, flags.threads)
     on = recorded(device)
     inputs = Inputs.of(flags)
-    images = inputs.training(flags.reference)
+    images = inputs.fitted_on(flags.reference)
     network, facts = train(images, flags.kind, flags, flags.seed, device)
     of = made_for(inputs.pairs.features, inputs.pairs.embeddings)
     options = {"loss": facts["loss"], "width": flags.width, "dropout": flags.dropout}

@@ -28,7 +28,8 @@ BASIS |= {"marks": "weak translator", "seed": 3}
 TRANSLATOR = {
     "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False,
     "reference": None, "validation_cosine": 0.7, "baseline_cosine": 0.5, "validation_r2": 0.3,
-    "n_train": 80, "n_validation": 20,
+    "n_train": 80, "n_validation": 20, "permuted_r2": 0.001, "left_out": None, "near_copies": 0,
+    "n_compared": 20,
 }  # fmt: skip
 EVIDENCE = {
     "n": 640, "known_zero": False, "known_leak": False, "r2_words": 0.4, "unique_r2": 0.06,

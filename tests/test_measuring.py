@@ -241,6 +241,69 @@ def test_of_a_reference_translators_are_fitted_and_images_are_scored():
     assert len(found.groups(["a"] * 30)) == 1 and found.groups(["a"] * 300)["n"][0] == 300
 
 
+def shuffled(rows, draw):
+    return rows[np.random.default_rng([draw, 99]).permutation(len(rows))]
+
+
+def wide(n, width=64, dim=24):
+    """Features of more dimensions than classes, and embeddings that they tell."""
+    draw = np.random.default_rng(n).standard_normal
+    x, scale = draw((n, width)), np.linspace(2, 0.1, width)
+    z = x * scale @ draw((width, dim)) + 2 * draw((n, dim))
+    return (x * scale).astype(np.float32), draw((10, width)).astype(np.float32), z
+
+
+SETS = {"few": (planted(0, 60, 1.0), WEIGHT), "planted": (planted(0, leak=1.0), WEIGHT)}
+SETS["wide"] = (wide(300)[::2], wide(300)[1])
+
+
+@pytest.mark.parametrize("of", SETS)
+def test_of_rows_in_another_order_it_cannot_tell_and_from_200_on_it_asks_for_the_order(of):
+    (x, z), weight = SETS[of]
+    right = singflow.measure(x, weight, z, draws=2)
+    assert right.verdict != "cannot tell" and right.facts["permuted_r2"] < 0.05 < right.r2
+    for draw in range(4):
+        found = singflow.measure(x, weight, shuffled(z, draw), draws=2)
+        assert found.verdict == "cannot tell" and "The translator explains nothing (R2" in str(
+            found
+        )
+        assert ("Does the loader shuffle?" in found.sentence) == (len(x) >= 200)
+        assert " would do." in found.sentence
+
+
+@pytest.mark.parametrize("whose", ["reference", "own"])
+def test_of_a_reference_either_side_may_be_in_another_order(whose):
+    x, z = planted(10, n=400, leak=1.0)
+    mine, theirs = (x[:100], z[:100]), (x[100:], z[100:])
+    right = singflow.measure(mine[0], WEIGHT, mine[1], reference=theirs, draws=2)
+    assert right.verdict == "meaning" and right.r2 == right.facts["validation_r2"] > 0.4
+    if whose == "own":
+        mine = mine[0], shuffled(mine[1], 0)
+    else:
+        theirs = theirs[0], shuffled(theirs[1], 0)
+    found = singflow.measure(mine[0], WEIGHT, mine[1], reference=theirs, draws=2)
+    assert found.verdict == "cannot tell" and found.r2 < 0.01
+    assert "Are the images of the kind that the reference has?" in found.sentence
+
+
+def test_near_copies_in_a_reference_are_left_out_and_those_in_other_folds_are_told():
+    x, weight, z = wide(300)
+    own, kept = x[:40] + 0.01, (x[40:], z[40:])
+    without = singflow.measure(own, weight, z[:40], reference=kept, draws=2)
+    found = singflow.measure(own, weight, z[:40], reference=(x, z + 1e-3), draws=2)
+    assert found.facts["left_out"] == [*range(40)] and without.facts["left_out"] == []
+    assert found.facts["n"] == without.facts["n"] == 300 and len(found.copies) == 300
+    np.testing.assert_allclose(found.translator.weight, without.translator.weight, atol=0.02)
+    assert "left out of the fits: 40 images of the reference" in str(found)
+    assert "left out" not in str(without) and len(found.groups(["a"] * 40)) == 1
+    twice, near = np.concatenate([x, x]), np.concatenate([z, z + 1e-3])
+    apart = singflow.measure(twice, weight, near, draws=2)
+    together = singflow.measure(twice, weight, near, draws=2, groups=[*range(300)] * 2)
+    assert apart.facts["near_copies"] > 400 and together.facts["near_copies"] == 0
+    assert "have near copies in other folds" in str(apart)
+    assert "near copies" not in str(together) and together.r2 < apart.r2
+
+
 def test_it_says_what_it_found_and_writes_it(found, tmp_path):
     said = str(found)
     assert said.startswith("The null space holds meaning that the logits do not tell: ")

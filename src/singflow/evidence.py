@@ -160,7 +160,7 @@ class Evidence:
 
     @property
     def r2(self) -> float | None:
-        """Cross-validated R2 of the translator; None if it is not known."""
+        """R2 of the translator on images that it has not seen; None if it is not known."""
         r2 = self.stated.get("validation_r2")
         return None if r2 is None else float(r2)
 
@@ -476,7 +476,7 @@ embeddings from the logits and the principal component. `evidence.json` has all 
 """
 
     def __repr__(self) -> str:
-        from singflow.analyses.summary import TRIALS, detected
+        from singflow.analyses.summary import ALIKE, NAMED, TRIALS, detected
         from singflow.analyses.tables import with_interval
         from singflow.config.registry import LEAST
 
@@ -508,6 +508,17 @@ embeddings from the logits and the principal component. `evidence.json` has all 
             words = facts.get("r2_words")
             also = "" if words is None else f"; the classes' texts {words:.2f}"
             lines.append(f"R2 of the translator {self.r2:.2f}{also}")
+        if left_out := facts.get("left_out"):
+            named = ", ".join(map(str, left_out[:NAMED])) + ", ..." * (len(left_out) > NAMED)
+            lines.append(
+                f"left out of the fits: {len(left_out)} images of the reference that are near "
+                f"copies of these images ({named})"
+            )
+        if (facts.get("near_copies") or 0) > ALIKE * (facts.get("n_compared") or 0):
+            lines.append(
+                f"{facts['near_copies']} of {facts['n_compared']} images have near copies in other "
+                "folds, so R2 and D are too good: put rows that belong together into groups="
+            )
         if facts.get("null_dim") and "is_deg" in self.images:
             lines.append(
                 f"IS {self.images['is_deg'].mean():.1f} degrees; {facts['floor_is_deg']:.1f} for "

@@ -29,8 +29,9 @@ from singflow.errors import InputError
 from singflow.evidence import Evidence
 from singflow.judging import judge
 from singflow.translators.arrays import ArrayImages, clusters_of, folds_of, one_each
-from singflow.translators.crossfit import CrossFitted
-from singflow.translators.fitting import fit_translators
+from singflow.translators.copies import copies_across_folds, near_copies, without
+from singflow.translators.crossfit import WHOLE, CrossFitted
+from singflow.translators.fitting import fit_quality, fit_translators, permuted_r2
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Pool
 
@@ -178,12 +179,24 @@ def evidence_of(
     weight, bias = head
     basis = null_space(weight, stored=stored_precision(weight)).basis
     split = SplitHead.split({"weight": weight, "bias": bias}, basis)
+    alike: dict[str, Any] = dict.fromkeys(("left_out", "near_copies", "n_compared"))
+    if pool.reference is not None:
+        left_out = near_copies(pool.reference, pool.scored)
+        pool = replace(pool, reference=without(pool.reference, left_out))
+        alike["left_out"] = np.flatnonzero(left_out).tolist()
+    else:
+        alike["near_copies"], alike["n_compared"] = copies_across_folds(pool.scored, weight, bias)
     lambdas = list(Translation.model_validate({}).lambdas)
     with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
-        crossed, _, chosen = fit_translators(pool.training, folds, lambdas)
+        crossed, means, chosen = fit_translators(pool.training, folds, lambdas)
+        r2 = shown = max(point["validation_r2"] for point in chosen["alpha_curve"])
+        if pool.reference is not None:
+            n = len(pool.scored.manifest)
+            crossed = CrossFitted.alone(crossed.whole, n)
+            (own,) = fit_quality(pool.scored, crossed, means[WHOLE:], np.ones(n, dtype=bool))
+            shown = own.agreement.r2(own.baseline)
         crossed = crossed.map(lambda affine: affine.astype(np.float32))
-        r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
-        stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
+        stated = {"lambda": chosen["lambda"], "validation_r2": shown, "n_train": chosen["n_train"]}
         stated["fitted_on"] = FITTED_ON
         fitted = chosen["lambda"], r2
         how = Refitting(fitted, folds, lambdas, draws, question.seed, threads, Path(scratch))
@@ -191,12 +204,11 @@ def evidence_of(
         found = judge(pool, split, whole, stated, class_texts, others, question, how)
         own_words = found.own_words
         fits = fit(pool.training, split, own_words, how) if basis.size and own_words else None
-        if pool.reference is not None:
-            crossed = CrossFitted.alone(whole, len(pool.scored.manifest))
         scores = pd.DataFrame(_removal_scores(pool.scored, crossed, basis, label_texts))
-    facts = found.facts | {"r2": r2, "lambda": chosen["lambda"]}
+        alike["permuted_r2"] = permuted_r2(pool.training, folds, lambdas)
+    facts = found.facts | {"r2": r2, "lambda": chosen["lambda"], "validation_r2": shown, **alike}
     unknown = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
-    row = facts | unknown | (known or {}) | {"validation_r2": r2, "p_holm": facts["p"]}
+    row = facts | unknown | (known or {}) | {"p_holm": facts["p"]}
     facts["verdict"] = verdict(row, 1 - question.confidence)
     images = scores.join(found.images.drop(columns="image_id"))
     source = f"fitted on {stated['n_train']} rows of the evidence"

@@ -21,7 +21,7 @@ from singflow.analyses.fits import fit
 from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.hidden import Question
 from singflow.analyses.inputs import Inputs, known_answer
-from singflow.analyses.summary import Summary, verdict_words
+from singflow.analyses.summary import OF_ROWS, Summary, verdict_words
 from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import FIX, read_json, sha256_of, sources_sha256
 from singflow.artifacts.made import Made, differences
@@ -168,6 +168,8 @@ def study_evidence(
     if rows.empty:
         raise InputError(f"{table}: has no row for {space} and {model}: {FIX}")
     row, facts = rows.iloc[0], read_json(inputs.path("evidence"))
+    report = read_json(inputs.path("translator_report"))
+    told = {name: report[name] for name in OF_ROWS}
     texts = groups = None
     if row["verdict"] in OPEN:
         texts, groups = (
@@ -179,7 +181,7 @@ def study_evidence(
     if not isinstance(seed, int):
         raise InputError(f"{params}: seed: {seed!r} is not a whole number: {FIX}")
     try:
-        verdict_words(facts | {"verdict": row["verdict"]})
+        verdict_words(facts | told | {"verdict": row["verdict"]})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{inputs.path('evidence')} or {table}: what it says of {model} is damaged ({error}): "
@@ -195,13 +197,14 @@ def study_evidence(
     names = ["class_embeddings", "word_weights", "offset"]
     own_words = OwnWords.read(read_tensors(inputs.path("own_words"), names)[0])
     translator, stated = read_linear(inputs.path("translator"))
-    r2 = read_json(inputs.path("translator_report")).of_kind("validation_r2", int | float)
+    r2 = report.of_kind("validation_r2", int | float)
     found = Evidence(
         fitted=Affine(**translator),
         stated=stated | {"validation_r2": r2},
         source=f"study {inputs.head_facts['study']}",
         facts={
             **facts,
+            **told,
             "verdict": str(row["verdict"]),
             "translator": str(row["translator"]),
             "rank_rule": read_json(inputs.path("projector_report")).of_kind("rule", str),
@@ -222,8 +225,9 @@ def _with_fits(found: Evidence, inputs: Inputs, threads: int, cache: Path) -> Ev
     params, own_words = inputs.path("params"), found.own_words
     settings = read_section(params, "translator", Translation)
     folder = reference_folder(settings.reference) if settings.reference else inputs.results
-    seen = read_manifest(CATALOG["manifest"].at(folder))["sha256"]
-    found = replace(found, seen=frozenset(seen))
+    images = read_manifest(CATALOG["manifest"].at(folder))
+    fitted = ~images["path"].isin(inputs.left_out or [])
+    found = replace(found, seen=frozenset(images.loc[fitted, "sha256"]))
     shards = [inputs.path(artifact) for artifact in ("features", "embeddings")]
     if absent := [path.parent for path in shards if not path.is_file()]:
         cli.log.warning(
@@ -232,7 +236,7 @@ def _with_fits(found: Evidence, inputs: Inputs, threads: int, cache: Path) -> Ev
         )
         return found
     inputs = replace(inputs, shards=read_section(params, "extraction", Extraction).shards)
-    images, basis = inputs.training(settings.reference), inputs.null_basis
+    images, basis = inputs.fitted_on(settings.reference), inputs.null_basis
     if not basis.size or own_words is None:
         return found
     how: dict[str, Any] = {
@@ -244,6 +248,7 @@ def _with_fits(found: Evidence, inputs: Inputs, threads: int, cache: Path) -> Ev
     }
     basis_sha256 = hashlib.sha256(basis.tobytes()).hexdigest()
     made_of = how | {"basis": basis_sha256, "words": sha256_of(inputs.path("own_words"))}
+    made_of["left_out"] = inputs.left_out
 
     def make() -> Evidence:
         head = SplitHead.split(inputs.head, basis)

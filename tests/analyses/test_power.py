@@ -1,10 +1,11 @@
 import importlib
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.analyses.power import ADVISED, TABLE, smallest_leak
+from singflow.analyses.power import ADVISED, TABLE, images_needed, smallest_leak
 from tests.project import ROOT
 
 
@@ -40,3 +41,10 @@ def test_what_images_can_show_is_read_off_between_the_rows_and_too_few_show_noth
         assert ("; 5,120 images: an evenly spread leak of" in said) == (images < 5_120)
     nothing = "0.0 per feature dimension: too few to call any leak meaning"
     assert nothing in smallest_leak(20, 1280)
+
+
+def test_the_images_that_a_leak_needs_are_those_of_the_table_from_what_the_study_found(leaks):
+    ratio = np.exp(np.interp(np.log(0.1), np.log(leaks[::-1]), np.log(leaks.index[::-1])))
+    assert images_needed(100, 1280, 0.1, None) == pytest.approx(1280 * ratio, rel=0.05)
+    assert images_needed(5_000, 1280, 0.1, None) == 10_000
+    assert images_needed(507, 1280, 0.056, 0.098) == pytest.approx(1014, rel=0.05)

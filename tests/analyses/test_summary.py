@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from singflow.analyses.power import images_needed
 from singflow.analyses.summary import (
     EMPTY,
     FOUND,
@@ -139,7 +140,13 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
 
 LEVEL = 0.05
 CLEAR = {"null_dim": 280, "known_zero": False, "known_leak": False, "in_sample": False}
-CLEAR |= {"validation_r2": 0.3, "unique_r2_low": 0.03, "p_holm": 0.01, "detectable": 0.03}
+CLEAR |= {
+    "validation_r2": 0.3,
+    "permuted_r2": 0.001,
+    "unique_r2_low": 0.03,
+    "p_holm": 0.01,
+    "detectable": 0.03,
+}
 DOUBTFUL = CLEAR | {"p_holm": 0.06}
 LOW, LEAK = {"p_holm": 1.0, "unique_r2_low": -0.01}, CLEAR | {"known_leak": True}
 
@@ -166,7 +173,8 @@ FIRST = [  # what decides, from the first on
     ({"known_zero": True}, ZERO),
     ({"in_sample": True}, UNJUDGED),
     ({"unique_r2_low": None, "p_holm": 1.0}, UNTOLD),
-    ({"validation_r2": 0.0}, UNTOLD),
+    ({"permuted_r2": 0.3}, UNTOLD),
+    ({"permuted_r2": None, "validation_r2": 0.01}, UNTOLD),
 ]
 
 
@@ -215,15 +223,18 @@ SIZE = "6.2 % of the meaning, a turn of 9 degrees"
 NUMBERS = {MEANING: SIZE, TRACE: f"({SIZE}), but not beyond the margin of 0.5 %", FOUND: SIZE}
 SEEN = "An evenly spread leak of 5.9 % of the meaning would be called meaning in 9 of 10 trials."
 NUMBERS |= {NOTHING: SEEN, EMPTY: "", ZERO: "", UNJUDGED: ""}
-NUMBERS[UNTOLD] = "An evenly spread leak of 10 % would not be called meaning in 9 of 10 trials"
+NUMBERS[UNTOLD] = "There are too few images for an interval of D. Give the study more images: "
 NUMBERS[MISSED] = ""
+
+
+SAID = TRANSLATOR | EVIDENCE | {"model": "m", "marks": "", "principal_dim": 1000, "null_dim": 280}
 
 
 @pytest.mark.parametrize("missing", [None, np.nan])  # of one row, and of a table of several models
 def test_every_verdict_is_a_sentence_of_its_own_with_the_numbers_that_it_rests_on(missing):
     told = {}
     for expected, numbers in NUMBERS.items():
-        row = EVIDENCE | {"model": "m", "marks": "", "unique_r2": 0.0617, "verdict": expected}
+        row = SAID | {"unique_r2": 0.0617, "verdict": expected}
         if expected in (EMPTY, UNTOLD):
             row |= dict.fromkeys(UNMEASURED, missing)
         said = verdict_sentence(row)
@@ -232,6 +243,38 @@ def test_every_verdict_is_a_sentence_of_its_own_with_the_numbers_that_it_rests_o
         assert verdict_sentence(row | marks) == f"m*+: {said.removeprefix('m: ')}"
         told[said] = expected
     assert len(told) == len(NUMBERS)
+
+
+LEAK_MISSED = "An evenly spread leak of 10 % would not be called meaning in 9 of 10 trials. Give"
+ORDER = "Are the rows of features and of embeddings in the same order? Does the loader shuffle?"
+KIND = "Are the images of the kind that the reference has?"
+THEN = "If all this is right, give"
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"detectable": 0.16}, LEAK_MISSED),
+        ({"detectable": None}, LEAK_MISSED),
+        ({"validation_r2": 0.002}, f"The translator explains nothing (R2 0.002). {ORDER} {THEN}"),
+        (
+            {"validation_r2": -0.1, "near_copies": None},
+            f"The translator explains nothing (R2 -0.100). {ORDER} {KIND} {THEN}",
+        ),
+        (
+            {"validation_r2": 0.02, "permuted_r2": 0.03, "n": 100},
+            "The translator explains nothing (R2 0.020). Give",
+        ),
+    ],
+)
+def test_a_study_that_cannot_tell_says_why_and_how_many_images_would_do(row, why):
+    said = verdict_sentence(SAID | {"verdict": UNTOLD} | row)
+    images = images_needed((SAID | row)["n"], 1280, 0.1, row.get("detectable"))
+    give = f"the study more images: about {images:,} would do."
+    assert said == f"m: this study cannot tell. {why} {give}"
+    table = {"n_evidence": (SAID | row)["n"], "rank": 1000}  # of tables/models.csv
+    of_table = {k: v for k, v in SAID.items() if k not in ("n", "principal_dim")}
+    assert verdict_sentence(of_table | {"verdict": UNTOLD} | row | table) == said
 
 
 @pytest.mark.parametrize("expected", [MEANING, TRACE, NOTHING, FOUND])
@@ -335,6 +378,19 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_rank
     text = " ".join(text_of(scores, **rows).split())
     assert f"{said}. This study uses the rank at the precision of {USED[rule]}." in text
     assert "has rank" not in text_of(scores, b=rows["b"])
+
+
+def test_the_text_names_near_copies_that_are_left_out_and_warns_of_those_in_other_folds(scores):
+    left_out = {"left_out": [f"{name}.jpg" for name in "abcd"], "near_copies": None}
+    few, many = ({"near_copies": copies, "n_compared": 100} for copies in (1, 2))
+    left, few, many = (summarized(scores, translator=of) for of in (left_out, few, many))
+    assert left["left_out"] == 4 and left["left_out_images"] == "a.jpg, b.jpg, c.jpg"
+    text = " ".join(text_of(scores, a=left, b=few, c=many).split())
+    assert "are left out of every fit: 4 for a in s (a.jpg, b.jpg, c.jpg, and others)." in text
+    assert "NEAR COPIES IN OTHER FOLDS: 2 of 100 for c in s (frames" in text
+    none = summarized(scores, translator={"left_out": [], "near_copies": None})
+    text = text_of(scores, a=none, b=few)
+    assert "left out of every fit" not in text and "NEAR COPIES" not in text
 
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])

@@ -22,7 +22,7 @@ from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.live import NO_POSITIONS, Prediction
 from singflow.translators.ridge import Affine
 from tests.project import ROOT
-from tests.results import Results
+from tests.results import TRANSLATOR, Results
 
 FIVE = ["ant", "bee", "cat", "dog", "elk"]
 CONCEPTS = [f"concept {number}" for number in range(12)]
@@ -89,7 +89,7 @@ def write_study(folder):
     write_json(results.path("projector_report"), {"rule": "exact"})
     width = weight.shape[1]
     results.translator(Affine(unit_rows(SPACE.dim, width, 3), 0.01 * unit_rows(1, SPACE.dim, 4)[0]))
-    write_json(results.path("translator_report"), {"validation_r2": 0.125})
+    write_json(results.path("translator_report"), TRANSLATOR | {"validation_r2": 0.125})
     write_texts(results)
     data = {"source": "folder", "root": "photos"}
     shards = {"shards": 2, "shard_ids": ["00000", "00001"]}

@@ -54,7 +54,8 @@ def models(*rows):
             "turn_deg": 9.0, "detectable": 0.03, "detectable_first": None, "gain": 0.2,
             "null_r2": 0.12, "blind_unique_r2": 0.001,
             "known_zero": verdict == ZERO, "known_leak": verdict == FOUND, "rank_rule": "exact",
-            "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
+            "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20, "left_out": None,
+            "left_out_images": "", "near_copies": 0, "n_compared": 40, "permuted_r2": 0.001,
         }  # fmt: skip
         found.append(row | (more[0] if more else {}))
     return pd.DataFrame(found)

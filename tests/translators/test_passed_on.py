@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
@@ -40,6 +41,8 @@ def made(tmp_path_factory):
     (folder / "own").mkdir()
     for name in ("data", "features", "embeddings"):
         (folder / "own" / name).symlink_to(ROOT / PACKAGED / name)
+    for model in (LITE0, LITE2):
+        Results(folder / "own", model).tensors("head", weight=np.eye(2, 1280), bias=np.zeros(2))
     Translator.load(fit(folder).path("translator")).save_pretrained(folder / "mine")
     return folder
 
@@ -80,8 +83,12 @@ def test_the_saved_translator_of_a_study_has_its_numbers_and_its_card_says_every
 def test_the_card_says_whose_images_and_whether_the_answer_is_known(checkout):
     other = checkout / "other"
     other.mkdir()
-    for name in ("features", "embeddings"):
-        (other / name).symlink_to(ROOT / PACKAGED / name)
+    (other / "embeddings").symlink_to(ROOT / PACKAGED / "embeddings")
+    (other / "heads").symlink_to(checkout / "own/heads")
+    for model in (LITE0, LITE2):
+        tensors, facts = read_tensors(Results(checkout / "own", model).path("features"))
+        tensors["features"] = np.roll(tensors["features"], 1, axis=1)  # of other images
+        Results(other, model).tensors("features", facts, **tensors)
     manifest = Results(ROOT / PACKAGED).read("manifest")
     Results(other).manifest(**manifest.assign(sha256=manifest["sha256"].str[::-1]))
     for model, reference, words in (

@@ -27,6 +27,7 @@ from singflow.artifacts.shards import in_blocks
 from singflow.artifacts.tensors import Tensors
 from singflow.errors import InputError
 from singflow.parallel import map_apart
+from singflow.translators.copies import Kept
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
 from singflow.translators.reference import Images, Pool
 
@@ -91,18 +92,19 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 def grouped(pool: Pool[Any]) -> Pool[Any]:
     """The images with two more columns of their manifests: see Block.
 
-    image is the same number for equal sha256. group is dealt out by sha256.
+    image is the same number for equal sha256. group is dealt out by sha256 over all images, those
+    that are left out too, so that all models have the same groups.
     """
-    parts = [images.manifest for images in pool]
-    sha256, fold = (pd.concat([part[name] for part in parts]) for name in ("sha256", "fold"))
-    group = nested_groups(fold.to_numpy(), pd.factorize(sha256, sort=True)[0])
-    numbers = np.stack([group, pd.factorize(sha256)[0]], axis=1)
+    every = [images.images if isinstance(images, Kept) else images for images in pool]
+    table = pd.concat([images.manifest[["sha256", "fold"]] for images in every])
+    group = nested_groups(table["fold"].to_numpy(), pd.factorize(table["sha256"], sort=True)[0])
+    numbers = pd.DataFrame({"group": group, "image": pd.factorize(table["sha256"])[0]})
     start, made = 0, []
-    for images, manifest in zip(pool, parts, strict=True):
-        rows = numbers[start : start + len(manifest)]
-        named = manifest.assign(group=rows[:, 0], image=rows[:, 1])
-        made.append(replace(images, manifest=named))
-        start += len(manifest)
+    for images, whole in zip(pool, every, strict=True):
+        of = numbers.iloc[start : start + len(whole.manifest)].reset_index(drop=True)
+        of = of[images.kept].reset_index(drop=True) if isinstance(images, Kept) else of
+        made.append(replace(images, manifest=images.manifest.join(of)))
+        start += len(whole.manifest)
     return Pool(made[-1], made[0] if pool.reference is not None else None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from singflow.artifacts.shards import (
 )
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.errors import InputError
+from singflow.translators.copies import Kept, without
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.linear import read_crossfitted
 from singflow.translators.reference import Paired, Pool, reference_folder, training_images
@@ -165,9 +166,21 @@ class Inputs:
         """The images that translators are fitted on: the reference, or else the study itself."""
         return training_images(reference, self.pairs)
 
-    def pool(self, reference: str | None) -> Pool[Paired]:
-        """The images of the study, and those of the reference, if there is one."""
-        return Pool(self.pairs, None if reference is None else self.training(reference))
+    @cached_property
+    def left_out(self) -> list[str] | None:
+        """Paths of the reference's images that are near copies of the study's."""
+        return read_json(self.path("translator_report")).of_kind("left_out", list | None)
+
+    def fitted_on(self, reference: str | None) -> Any:
+        """The images that the translator was fitted on: of a reference, those not left out."""
+        images = self.training(reference)
+        if reference is None or not self.left_out:
+            return images
+        return without(images, images.manifest["path"].isin(self.left_out).to_numpy())
+
+    def pool(self, reference: str | None) -> Pool[Any]:
+        """The images of the study, and those of the reference that are not left out."""
+        return Pool(self.pairs, None if reference is None else self.fitted_on(reference))
 
     def asked(self, reference: str | None) -> tuple[pd.DataFrame, np.ndarray]:
         """Labels, concepts and a reference's other labels (text, kind), and embeddings (T, m).
@@ -196,7 +209,7 @@ class Inputs:
         return pd.DataFrame(listed), np.concatenate([centred_texts(part) for part in parts])
 
 
-def images_of(pool: Pool[Paired]) -> pd.DataFrame:
+def images_of(pool: Pool[Any]) -> pd.DataFrame:
     """Rows of the manifests for view 0 in the order of the shards; column own: of the study."""
     import pandas as pd
 
@@ -205,6 +218,7 @@ def images_of(pool: Pool[Paired]) -> pd.DataFrame:
         paths = [shard_path(part.features, shard) for shard in range(part.shards)]
         shards = [read_tensors(path, ["image_id", "view"])[0] for path in paths]
         ids = np.concatenate([shard["image_id"][shard["view"] == 0] for shard in shards])
+        ids = part.renumbered(ids) if isinstance(part, Kept) else ids
         parts.append(part.manifest.iloc[ids].assign(own=part is pool.scored))
     return pd.concat(parts, ignore_index=True)
 

@@ -21,6 +21,25 @@ def smallest_leak(images: int, width: int) -> str:
     return said
 
 
+def images_needed(images: int, width: int, leak: float, found: float | None) -> int:
+    """About how many images show an even leak of this size, with two digits.
+
+    found: the smallest leak that so many images show; None: none is known.
+    """
+    import numpy as np
+    import pandas as pd
+
+    table = np.log(pd.read_csv(TABLE).dropna().to_numpy()[::-1])
+
+    def ratio(of: float) -> float:
+        return float(np.exp(np.interp(np.log(of), table[:, 1], table[:, 0])))
+
+    needed = max(ratio(leak) * width, 2 * images)
+    if found is not None and not np.isnan(found):
+        needed = images * ratio(leak) / ratio(found)
+    return int(float(f"{needed:.2g}"))
+
+
 def _found(ratio: float) -> str:
     import numpy as np
     import pandas as pd

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import Field
 
 from singflow.analyses.evidence import POWER, RESOLUTION, SHARES
+from singflow.analyses.power import images_needed
 from singflow.analyses.statistics import (
     at_chance,
     bootstrap_interval,
@@ -56,6 +57,7 @@ MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot t
 FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
+LEAST_R2, ENOUGH = 0.01, 200  # R2 that explains nothing; images from which the order is doubted
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
 OWN_WORDS = "own words"  # the name of their row in tables
 NO_NULL_SPACE = "no null space: the logits see every direction"
@@ -82,6 +84,7 @@ def summarize_model(
     """
     weak = translator["validation_r2"] < settings.min_r2
     top1, n_known, expected = projector["top1"], projector["top1_images"], entry.expected_top1
+    left_out = translator["left_out"]
     classes = len(entry.kept or range(entry.head_classes))
     row: dict[str, Any] = {
         "n_images": n_images,
@@ -103,6 +106,8 @@ def summarize_model(
             or (expected is not None and top1_shortfall(top1, n_known, expected, top1_margin) > 0)
         ),
         **{name: translator[name] for name in TRANSLATOR},
+        "left_out": None if left_out is None else len(left_out),
+        "left_out_images": ", ".join((left_out or [])[:NAMED]),
         "translator": "weak" if weak else "not weak",
         "marks": join_marks(
             {
@@ -166,8 +171,11 @@ def summarize_scores(scores: pd.DataFrame, settings: Summary, seed: int) -> dict
 
 TRANSLATOR = [
     "reference", "folds", "in_sample", "lambda", "lambda_at_edge", "alpha", "validation_cosine",
-    "baseline_cosine", "validation_r2", "n_train", "n_validation",
+    "baseline_cosine", "validation_r2", "permuted_r2", "n_train", "n_validation", "near_copies",
+    "n_compared",
 ]  # fmt: skip
+OF_ROWS = ["validation_r2", "permuted_r2", "left_out", "near_copies", "n_compared"]
+NAMED, ALIKE = 3, 0.01  # images that are named; share of near copies in other folds to warn of
 EVIDENCE = [
     "known_zero", "known_leak", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high",
     "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "detectable", "detectable_first",
@@ -195,7 +203,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
     EMPTY: the head has no null space.
     ZERO: the space is a function of this model's logits.
     UNJUDGED: the translator has seen the images.
-    UNTOLD: D has no interval, or the translator explains nothing.
+    UNTOLD: D has no interval, or the translator explains nothing, as explains() has it.
     MEANING: D exceeds the margin (p_holm is at most the level); FOUND for a known leak.
     MISSED: the model is a known leak.
     TRACE: the interval of D is above 0.
@@ -207,7 +215,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
         return ZERO
     if row["in_sample"]:
         return UNJUDGED
-    if row["unique_r2_low"] is None or row["validation_r2"] <= 0:
+    if row["unique_r2_low"] is None or not explains(row):
         return UNTOLD
     if row["p_holm"] <= level:
         return FOUND if row["known_leak"] else MEANING
@@ -218,6 +226,12 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
     return NOTHING if (row["detectable"] or 1.0) <= MOST_LEAK else UNTOLD
 
 
+def explains(row: Mapping[Any, Any]) -> bool:
+    """Whether R2 of a translator is above LEAST_R2, and above that of permuted rows."""
+    chance = row["permuted_r2"]
+    return bool(row["validation_r2"] > max(LEAST_R2, 0.0 if pd.isna(chance) else chance))
+
+
 def verdict_sentence(row: Mapping[Any, Any]) -> str:
     """The verdict on a model as a sentence for a reader who does not know the terms."""
     return f"{marked(row['model'], row['marks'])}: {verdict_words(row)}"
@@ -225,6 +239,8 @@ def verdict_sentence(row: Mapping[Any, Any]) -> str:
 
 def verdict_words(row: Mapping[Any, Any]) -> str:
     """The sentence of a verdict, without the name of the model."""
+    if row["verdict"] == UNTOLD:
+        return f"this study cannot tell. {_untold(row)}"
     gain, turn = f"{100 * (row['unique_r2'] or 0):.1f} %", row["turn_deg"]
     size = "" if pd.isna(turn) else f"{gain} of the meaning, a turn of {turn:.0f} degrees"
     blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
@@ -241,15 +257,41 @@ def verdict_words(row: Mapping[Any, Any]) -> str:
         f"the margin of {100 * row['margin']:g} %.{doubt}",
         NOTHING: f"nothing found. An evenly spread leak of {detected(row, 'detectable')} of the "
         f"meaning would be called meaning in {TRIALS}.",
-        UNTOLD: f"this study cannot tell. An evenly spread leak of {percent(MOST_LEAK)} would not "
-        f"be called meaning in {TRIALS}, or the translator explains nothing. Give the study more "
-        "images.",
         FOUND: f"the null space holds meaning that the logits do not tell: {size}. This leak is "
         "known, and was found as it should be.",
         MISSED: f"known leak, missed: the null space adds {size or 'nothing'}. Either its head "
         "lacks few classes, or this study misses what is there, and “nothing found” says little.",
     }
     return said[row["verdict"]]
+
+
+def _untold(row: Mapping[Any, Any]) -> str:
+    """Why a study cannot tell, and what to do."""
+    n = int(row["n_evidence"] if "n_evidence" in row else row["n"])
+    rank = row["rank"] if "rank" in row else row["principal_dim"]
+    found = None
+    if not explains(row):
+        said = f"The translator explains nothing (R2 {row['validation_r2']:.3f})."
+        if n >= ENOUGH:
+            said += (
+                " Are the rows of features and of embeddings in the same order? Does the loader "
+                "shuffle?"
+            )
+            if pd.isna(row["near_copies"]):  # there is a reference
+                said += " Are the images of the kind that the reference has?"
+            said += " If all this is right, give"
+        else:
+            said += " Give"
+    elif pd.isna(row["unique_r2_low"]):
+        said = "There are too few images for an interval of D. Give"
+    else:
+        found = row["detectable"]
+        said = (
+            f"An evenly spread leak of {percent(MOST_LEAK)} would not be called meaning in "
+            f"{TRIALS}. Give"
+        )
+    needed = images_needed(n, int(rank + row["null_dim"]), MOST_LEAK, found)
+    return f"{said} the study more images: about {needed:,} would do."
 
 
 def detected(row: Mapping[Any, Any], kind: str) -> str:

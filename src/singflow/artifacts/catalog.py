@@ -222,7 +222,10 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " the translator that did not see it); held_out_* (the same of the validation split"
         " alone, with the baseline_cosine and n_train of the translators that did not see it);"
         " baseline_cosine, n_train (views; 0 for an imported translator) and fold_n_train (of"
-        " the translator of each fold).",
+        " the translator of each fold); permuted_r2 (the largest of four with permuted rows; null"
+        " for an imported translator); left_out (paths of the reference's images that are near"
+        " copies of the study's; null without a reference); near_copies (images with a near copy in"
+        " another fold) of n_compared (null with a reference).",
         within=Tolerance(1e-3, 1e-5),  # mean squares are small
     ),
     "network": Artifact(
@@ -375,7 +378,8 @@ TABLES = {
         "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
         " models that are no controls) and turn; detectable leak, blind check; IS and its"
         " floor; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS| (`is_per_mean_as`; no interval if"
-        " the mean AS may be 0), with intervals; [zero-shot"
+        " the mean AS may be 0), with intervals; `left_out` (number) and"
+        " `left_out_images` (the first three) of near copies; [zero-shot"
         " accuracy](report.md#how-good-is-the-translation) and [null"
         " energy](report.md#scores-that-enter-no-verdict). The same is in `metrics.json`."
     ),

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import scipy
 
-from singflow.analyses.summary import NO_NULL_SPACE, controls_last
+from singflow.analyses.summary import ALIKE, NAMED, NO_NULL_SPACE, controls_last
 from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, marked, percent, with_interval
 
 MOST = 3  # limit on the pairs of models that a sentence names
@@ -237,6 +237,16 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
         for mark in (WEAK, EDGE, SEEN)
     )
     untrained = models["weights"] == "random"
+    alike = models["near_copies"] > ALIKE * models["n_compared"]
+    copied = "; ".join(
+        f"{row['left_out']:.0f} for {row['model']} in {row['space']} ({row['left_out_images']}"
+        f"{', and others' * (row['left_out'] > NAMED)})"
+        for row in models[models["left_out"] > 0].to_dict("records")
+    )
+    shares = ", ".join(
+        f"{row['near_copies']:.0f} of {row['n_compared']:.0f} for {row['model']} in {row['space']}"
+        for row in models[alike].to_dict("records")
+    )
     blind = models["blind_unique_r2"] > models["margin"]
     empty = models["null_dim"] == 0
     low = models[models["top1_low"].astype(bool)].drop_duplicates("model")
@@ -263,6 +273,12 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
         f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone look "
         "like hidden meaning. A verdict of “meaning” or “trace” proves nothing for these "
         "models.": blind.any(),
+        "Images of the reference that are near copies of the study's images (re-encoded, cropped, "
+        f"mirrored) are left out of every fit: {copied}. All are in translators/<space>/<model>/"
+        "linear.json, left_out.": bool(copied),
+        f"NEAR COPIES IN OTHER FOLDS: {shares} (frames of a film? copies?). A translator has seen "
+        "such images, so R² and D are too good. Keep one image of each, or give singflow.measure "
+        "groups of rows that share a fold (groups=).": bool(shares),
         rank_differences(models): True,
         f"{', '.join(models.loc[empty, 'model'].unique())}: {NO_NULL_SPACE}.": empty.any(),
     }

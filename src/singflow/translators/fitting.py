@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from singflow.translators.spans import row_span
 
 if TYPE_CHECKING:
     from singflow.translators.reference import Images
+
+PERMUTATIONS, MOST_PERMUTED = 4, 500
 
 
 def fit_translators(
@@ -66,6 +68,34 @@ def fit_translators(
     member_of = sums.split.member_of
     means = [statistics.embedding_mean for statistics in made]
     return CrossFitted(members, member_of, member_of), means, facts
+
+
+def permuted_r2(images: Images, folds: int, lambdas: list[float]) -> float:
+    """The largest cross-validated R2 of translators into the embeddings of other images.
+
+    View 0 of at most MOST_PERMUTED images, evenly by id, is permuted PERMUTATIONS times: with more
+    images, R2 of permuted rows is smaller.
+    """
+    n = len(images.manifest)
+    ids = np.arange(min(n, MOST_PERMUTED)) * n // min(n, MOST_PERMUTED)
+    found = []
+    for shard, embeddings in images:
+        rows = np.flatnonzero((shard["view"] == 0) & np.isin(shard["image_id"], ids))
+        found.append((shard["image_id"][rows], shard["features"][rows], embeddings[rows]))
+    image_id, x, z = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(image_id)
+    axes = row_span([x])
+    x, z = x[order] if axes is None else x[order] @ axes, z[order]
+    made = images.split(folds)
+    made = replace(made, groups=made.groups[ids])
+
+    def reached(draw: int) -> float:
+        sums = GroupSums(made)
+        other = np.random.default_rng(draw).permutation(len(ids))
+        sums.update(x, z[other], np.arange(len(ids)), np.zeros(len(ids), int))
+        return float(cross_validate(sums, lambdas).r2.max())
+
+    return max(map(reached, range(PERMUTATIONS)))
 
 
 @dataclass

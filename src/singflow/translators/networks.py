@@ -16,7 +16,7 @@ from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.cli import log
 from singflow.errors import InputError
 from singflow.translators.parameters import Training
-from singflow.translators.reference import Paired
+from singflow.translators.reference import Images
 from singflow.translators.ridge import Agreement
 
 BLOCK = 4096  # rows that are summed at once
@@ -123,7 +123,7 @@ def load_network(path: Path) -> Network:
 class Pairs:
     """Features and embeddings of images in memory: training rows, and view 0 of held-out images."""
 
-    def __init__(self, images: Paired, device: torch.device) -> None:
+    def __init__(self, images: Images, device: torch.device) -> None:
         train = (images.manifest["split"] == "train").to_numpy()
         rows = [(of["features"], z, of["image_id"], of["view"]) for of, z in images]
         features, embeddings, image_id, view = map(np.concatenate, zip(*rows, strict=True))
@@ -173,7 +173,7 @@ def _spread(name: str, array: np.ndarray, chosen: np.ndarray) -> Tensors:
 
 
 def train(
-    images: Paired, kind: str, settings: Training, seed: int, device: torch.device
+    images: Images, kind: str, settings: Training, seed: int, device: torch.device
 ) -> tuple[Network, dict[str, Any]]:
     """Train a network with each loss, keep the best one by held-out MSE, and report on all."""
     pairs = Pairs(images, device)

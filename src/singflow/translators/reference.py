@@ -205,14 +205,14 @@ def training_images(reference: str | None, own: Paired) -> Paired:
 
 def unseen_images(reference: str, own: pd.DataFrame) -> pd.DataFrame:
     """The index of a reference's images. None of them may be among the study's own (by sha256)."""
-    from singflow.artifacts.shards import read_index, read_manifest
+    from singflow.artifacts.shards import read_index
 
     folder = reference_folder(reference)
     path = CATALOG["manifest"].at(folder)
-    manifest = read_index(path, "sha256")
+    manifest = read_index(path, "sha256", "path")
     shared = own["sha256"].isin(manifest["sha256"])
     if shared.any():
-        known = read_manifest(path)["path"][manifest["sha256"].isin(own["sha256"])]
+        known = manifest["path"][manifest["sha256"].isin(own["sha256"])]
         raise InputError(
             f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among "
             "them, which would be scored in sample: write translator.reference: null, or take "
