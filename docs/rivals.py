@@ -99,4 +99,4 @@ def _imported(module: str, name: str) -> Any:
         return getattr(import_module(f"causallearn.utils.{module}"), name)
     except ModuleNotFoundError as error:
         wanted = "pip install -c constraints.txt -e '.[rivals]'"
-        raise InputError(f"{error.name} is not installed: {wanted}") from error
+        raise InputError(f"causal-learn is not installed: {wanted}") from error
