@@ -83,7 +83,7 @@ class Flags(cli.Command):
         0, ge=0, description="write stability.csv, of so many divisions into folds"
     )
     rivals: int = Field(
-        0, ge=0, description="write rivals.csv, of so many draws (10: 1 hour of one core)"
+        0, ge=0, description="write rivals.csv, of so many draws (4: 15 minutes of one core)"
     )
     tests: list[str] = Field([], description="tests of --rivals, as in rivals.csv; default: all")
     heads: Path | None = Field(
