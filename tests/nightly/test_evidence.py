@@ -147,6 +147,15 @@ def test_the_rivals_are_measured_by_the_command_of_the_page_here_in_one_draw(tmp
     assert (found["called"][sure] == kept["called"][sure]).all() and sure.mean() > 0.5
 
 
+def test_d_alone_holds_its_level_beside_the_rivals_and_the_page_says_how_often_they_err():
+    null, said = RIVALS[RIVALS["leak"] == 0], " ".join(PAGE.split())
+    assert not null.loc[null["test"] == "D", "called"].any()
+    told = {"linear Delta R2": "Linear Delta R2 calls {} of the nulls", "RCIT": "RCIT {}."}
+    for test, form in {**told, "GCM": "close to its level ({})"}.items():
+        rates = 100 * null[null["test"] == test].groupby("features")["called"].mean()
+        assert form.format(f"{rates.min():.0f} to {rates.max():.0f} %") in said
+
+
 def test_the_kept_table_has_every_world_and_misses_the_level_only_where_the_page_says(program):
     assert list(KEPT["features"].unique()) == list(program.FEATURES)
     null, leaks = KEPT[KEPT["leak"] == 0], KEPT[KEPT["leak"] > 0]
