@@ -24,7 +24,7 @@ EXTRAS = {
 }
 PRIVATE = {  # used by their internals
     *("snakemake", "dvc", "diffusers", "foolbox", "itables", "timm", "open_clip_torch"),
-    *("sentence-transformers", "gradio"),
+    *("sentence-transformers", "gradio", "causal-learn"),
 }
 REQUIREMENTS = [
     requirement
@@ -56,7 +56,7 @@ def test_conda_installs_the_project_with_its_extras_and_constraints():
 
 
 def test_the_environments_of_the_makefile_hold_what_their_targets_need():
-    assert reached("all") == EXTRAS.keys() - {"test", "check", "docs", "notebook"}
+    assert reached("all") == EXTRAS.keys() - {"test", "check", "docs", "notebook", "rivals"}
     assert reached("test") == {"all", "docs", "test"} | reached("all")
     assert reached("cluster") == {"cluster", "workflow", "demo"}
     assert (reached("app"), reached("demo")) == ({"app", "demo"}, {"demo"})

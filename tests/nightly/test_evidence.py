@@ -18,6 +18,7 @@ KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
 GROUPED = pd.read_csv(ROOT / "docs/evidence/groups.csv")
 HEADS = pd.read_csv(ROOT / "docs/evidence/heads.csv")
 STABLE = pd.read_csv(ROOT / "docs/evidence/stability.csv")
+RIVALS = pd.read_csv(ROOT / "docs/evidence/rivals.csv")
 TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
 OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high"]
 NUMBER = r"-?\d+\.?\d*"
@@ -46,7 +47,7 @@ def program():
 def made(tmp_path_factory):
     """A folder in which the page's first command ran, and what it said."""
     folder = tmp_path_factory.mktemp("evidence")
-    for name in ("level", "groups", "stability", "heads"):
+    for name in ("level", "groups", "stability", "rivals", "heads"):
         shutil.copy(ROOT / f"docs/evidence/{name}.csv", folder)
     return folder, run(COMMANDS[0], "--folder", folder)
 
@@ -130,6 +131,29 @@ def test_the_stability_is_measured_by_the_command_of_the_page_here_in_one_divisi
     found = pd.read_csv(tmp_path / "stability.csv")
     kept = STABLE[STABLE["division"] == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, kept, atol=1e-3)
+
+
+def test_the_rivals_are_measured_by_the_command_of_the_page_here_in_one_draw(tmp_path):
+    command, name = OF_FLAG["--rivals"].rsplit(" ", 1)[0], "made-up n/d 4"
+    tests, world = (
+        ["GCM", "linear Delta R2", "D"],
+        ["features", "test", "function", "noise", "leak"],
+    )
+    run(command, "1", "--features", name, "--tests", *tests, "--folder", tmp_path)
+    found = pd.read_csv(tmp_path / "rivals.csv")
+    kept = RIVALS[(RIVALS["features"] == name) & RIVALS["test"].isin(tests)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[world], kept[world])
+    sure = kept["called"].isin([0, 1])  # in all draws, and the first is the same
+    assert (found["called"][sure] == kept["called"][sure]).all() and sure.mean() > 0.5
+
+
+def test_d_alone_holds_its_level_beside_the_rivals_and_the_page_says_how_often_they_err():
+    null, said = RIVALS[RIVALS["leak"] == 0], " ".join(PAGE.split())
+    assert not null.loc[null["test"] == "D", "called"].any()
+    told = {"linear Delta R2": "Linear Delta R2 calls {} of the nulls", "RCIT": "RCIT {}."}
+    for test, form in {**told, "GCM": "close to its level ({})"}.items():
+        rates = 100 * null[null["test"] == test].groupby("features")["called"].mean()
+        assert form.format(f"{rates.min():.0f} to {rates.max():.0f} %") in said
 
 
 def test_the_kept_table_has_every_world_and_misses_the_level_only_where_the_page_says(program):
