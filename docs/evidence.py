@@ -32,7 +32,6 @@ from singflow.analyses.bands import (
     softmax,
 )
 from singflow.analyses.evidence import (
-    RESOLUTION,
     Distances,
     EvidenceSettings,
     JackknifeEstimate,
@@ -389,7 +388,7 @@ def judge(images: Images, planted: Planted) -> list[JackknifeEstimate]:
 
 
 def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
-    """Rates of `trace` (interval above 0) and `meaning` (p for D above the margin), per world."""
+    """Rates of `meaning` (p for D above the margin), and D, per world."""
     images, found, fewer = FEATURES[name](), {}, FEWER.get(name)
     draws, at_once = (-(-draws // fewer), 1) if fewer else (draws, 10)
     for start in range(0, draws, at_once):
@@ -408,7 +407,6 @@ def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
             "noise": noise,
             "leak": leak,
             "draws": draws,
-            "trace": np.mean([estimate.low > RESOLUTION for estimate in estimates]),
             "meaning": np.mean([estimate.p(MARGIN) <= 1 - CONFIDENCE for estimate in estimates]),
             "unique_r2": np.mean([estimate.unique_r2 for estimate in estimates]),
             "most": np.max([estimate.unique_r2 for estimate in estimates]),
@@ -860,7 +858,7 @@ def main(flags: Flags) -> None:
         write(
             kept,
             pd.DataFrame(rows)
-            .round({"trace": 4, "meaning": 4, "unique_r2": 5, "most": 5})
+            .round({"meaning": 4, "unique_r2": 5, "most": 5})
             .replace(-0.0, 0.0),
         )
     if flags.power:
