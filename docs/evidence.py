@@ -895,8 +895,9 @@ def main(flags: Flags) -> None:
     told(head_table(pd.read_csv(of_study)))
     print()
     told(other_scores())
-    tables = level_table(found), group_table(pd.read_csv(local)), rival_table(pd.read_csv(rivals))
-    for table in *tables, stability_table(pd.read_csv(stable)):
+    tables = level_table(found), group_table(pd.read_csv(local))
+    tables = *tables, stability_table(pd.read_csv(stable)), rival_table(pd.read_csv(rivals))
+    for table in tables:
         print()
         told(table)
     with plt.style.context(["default", STYLE | {"figure.dpi": 110, "font.size": 9}]):
