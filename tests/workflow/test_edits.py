@@ -36,7 +36,7 @@ READ_BY = {  # a parameter of each section, with another value, and the steps th
     "prompts": ("batch_size", 63, {"embed_prompts", "embed_classes"}),
     "projector": ("energy", 0.98, {"fit_projector"}),
     "translator": ("folds", 3, FOLDED),
-    "controls": ("known", "none", set()),
+    "controls": ("known", "auto", {"summarize", "write_report"}),
     "evidence": ("draws", 5, {"measure_evidence"}),
     "concepts": ("nearest", 6, {"list_concepts"}),
     "steering": ("target_is_deg", [6.5], {"steer_concepts", "render_pictures"}),
@@ -68,7 +68,7 @@ CHANGES = [  # of params.yaml, and the steps that run again, without those that 
     (DRAWN | STUDY, ("guidance: 8.0", "guidance: 7.0"), (", residual]", "]")),
     ({"summarize"} | STUDY, ("- probes\n", "")),
     ({"summarize"} | STUDY, ("resamples: 200", "resamples: 201")),
-    (STUDY, ("known: auto", "known: none")),
+    ({"summarize"} | STUDY, ("known: none", "known: auto")),
     (STUDY, ("max_images: 10000", "max_images: 10")),  # the page follows resolve_study
 ]
 
