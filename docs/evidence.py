@@ -857,9 +857,7 @@ def main(flags: Flags) -> None:
             cli.log.info("%s: measured", name)
         write(
             kept,
-            pd.DataFrame(rows)
-            .round({"meaning": 4, "unique_r2": 5, "most": 5})
-            .replace(-0.0, 0.0),
+            pd.DataFrame(rows).round({"meaning": 4, "unique_r2": 5, "most": 5}).replace(-0.0, 0.0),
         )
     if flags.power:
         rows = [

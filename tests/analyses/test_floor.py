@@ -42,7 +42,7 @@ class Images:
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
         fold = np.arange(n) % 3
         split = np.where(fold == 0, "validation", "train")
-        numbers = {"fold": fold, "group": fold, "image": np.arange(n)}
+        numbers = {"fold": fold, "part": fold, "image": np.arange(n), "sha256": np.arange(n)}
         self.manifest = pd.DataFrame({"split": split, **numbers})
         self.features = "features of the study"
 

@@ -11,7 +11,7 @@ from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal
 from singflow.translators.crossfit import WHOLE
-from singflow.translators.reference import Images
+from singflow.translators.reference import Images, together
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 
@@ -77,7 +77,7 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     axes = coordinate_axes(head.principal, head.null, images.features_alone)
     rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
     member_of = np.full(len(images.manifest), WHOLE, np.int32)
-    image = pd.factorize(images.manifest["sha256"])[0]
+    image = pd.factorize(together(images.manifest))[0]
     refits = Refits.prepare(rows, sums, image, member_of, penalty, how.threads)
     del sums
 

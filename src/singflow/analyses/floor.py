@@ -8,10 +8,12 @@ refitted to z*. What IS it still has comes from the fit alone: from b that stand
 chance.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +31,7 @@ from singflow.errors import InputError
 from singflow.parallel import map_apart
 from singflow.translators.copies import Kept
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
-from singflow.translators.reference import Images, Pool
+from singflow.translators.reference import Images, Pool, together
 
 BATCH = 1024  # rows in memory at once
 Result = TypeVar("Result")
@@ -73,7 +75,7 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 
     Their manifest has the columns of grouped().
     """
-    of_image = images.manifest[["fold", "group", "image"]].to_numpy().T
+    of_image = images.manifest[["fold", "part", "image"]].to_numpy().T
 
     def parts() -> Iterator[tuple[np.ndarray, ...]]:
         for shard, embeddings in images:
@@ -90,15 +92,19 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 
 
 def grouped(pool: Pool[Any]) -> Pool[Any]:
-    """The images with two more columns of their manifests: see Block.
+    """The images with two more columns of their manifests: image and part, the group of a Block.
 
-    image is the same number for equal sha256. group is dealt out by sha256 over all images, those
-    that are left out too, so that all models have the same groups.
+    image is the same number for images that are together. part is dealt out by their hashes over
+    all images, those that are left out too, so that all models have the same groups.
     """
     every = [images.images if isinstance(images, Kept) else images for images in pool]
-    table = pd.concat([images.manifest[["sha256", "fold"]] for images in every])
-    group = nested_groups(table["fold"].to_numpy(), pd.factorize(table["sha256"], sort=True)[0])
-    numbers = pd.DataFrame({"group": group, "image": pd.factorize(table["sha256"])[0]})
+    keys, fold = (
+        pd.concat([of(images.manifest) for images in every])
+        for of in (together, itemgetter("fold"))
+    )
+    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    part = nested_groups(fold.to_numpy(), pd.factorize(np.array(hashes), sort=True)[0])
+    numbers = pd.DataFrame({"part": part, "image": pd.factorize(keys)[0]})
     start, made = 0, []
     for images, whole in zip(pool, every, strict=True):
         of = numbers.iloc[start : start + len(whole.manifest)].reset_index(drop=True)
@@ -366,7 +372,7 @@ def floor_of_images(
     else:
         scored = Rows.read(pool.scored, head, axes, own_words, how.folder, None)
         member_of = np.full(len(ids), WHOLE, np.int32)
-    image = pd.factorize(pool.training.manifest["sha256"])[0]
+    image = pd.factorize(together(pool.training.manifest))[0]
     refits = Refits.prepare(rows, sums, image, member_of, penalty, how.threads)
     del sums
     floors, spread = refits.floor(scored, draws=how.draws, seed=how.seed, threads=how.threads)

@@ -60,8 +60,9 @@ class Inputs:
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
-        """The images of the study, one row an image."""
-        return read_index(self.path("manifest"), *self.columns)
+        """The images of the study, one row an image; with sha256, also their groups."""
+        grouped = ["group"] if "sha256" in self.columns else []
+        return read_index(self.path("manifest"), *self.columns, *grouped)
 
     @cached_property
     def head(self) -> Tensors:

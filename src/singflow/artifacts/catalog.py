@@ -129,7 +129,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " class_index int32 (-1: not a class of the heads), prompt, split (train, validation),"
         " fold int32 (fold 0 is validation if the data have no split), width and height int32"
         " (upright), sha256. With `data.source: archive` also archive (its path), offset int64"
-        " (first byte in a tar, row in a Parquet file) and bytes int64.",
+        " (first byte in a tar, row in a Parquet file) and bytes int64. With a column group of"
+        " data.table also group (else the sha256).",
         columns=_of(i="image_id class_index fold width height", O="path label prompt split sha256"),
         within=EXACT,
     ),

@@ -18,7 +18,7 @@ from singflow.artifacts.files import read_header
 from singflow.artifacts.shards import count_shards, read_manifest, shard_path, towers_in
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import whole_of
-from singflow.data.manifest import Candidate, Inspected
+from singflow.data.manifest import GROUPED, Candidate, Inspected
 from singflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def listed_rows(root: Path) -> tuple[list[Candidate], dict[str, Inspected]]:
     rows = read_source(root)
     if ((rows["split"] == "validation") == (rows["fold"] == 0)).all():
         rows["split"] = ""  # another study drew it; it will be drawn again
-    columns = rows[["path", "label", "class_index", "prompt", "split"]]
+    columns = ["path", "label", "class_index", "prompt", "split", GROUPED]
+    rows[GROUPED] = rows.get(GROUPED, "")
     hashes = zip(rows["path"], rows["sha256"], strict=True)
     return (
-        [Candidate(*row) for row in columns.itertuples(index=False)],
+        [Candidate(**row) for row in rows[columns].to_dict("records")],
         {path: Inspected(0, 0, sha256, 0) for path, sha256 in hashes},
     )
 

@@ -131,7 +131,7 @@ def list_table(
 ) -> tuple[list[Candidate], Rejected]:
     """List the images of a CSV or Parquet table with one image per row."""
     needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
-    optional = ("class_index", "prompt", "split")
+    optional = ("class_index", "prompt", "split", "group")
     rows = read_table(table, needed, optional)
     if rows.empty:
         raise InputError(f"{table}: holds no rows")
@@ -157,7 +157,9 @@ def list_table(
             listing.reject(path, OUTSIDE)
         elif str(place) in listed:
             listing.reject(path, "listed twice")
-        elif listing.add(path, (label, index), SPLIT_FOLDERS.get(side, ""), prompt):
+        elif listing.add(
+            path, (label, index), SPLIT_FOLDERS.get(side, ""), prompt, group=row["group"].strip()
+        ):
             listed.add(str(place))
             if prompts.setdefault(label, prompt) != prompt:
                 raise InputError(

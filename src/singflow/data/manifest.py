@@ -35,6 +35,7 @@ MANIFEST_COLUMNS = (
     *("fold", "width", "height", "sha256"),
 )
 ARCHIVED = ("archive", "offset", "bytes")  # columns that images of archives have too
+GROUPED = "group"  # a column of images in groups: of the group, else the sha256
 INTEGERS = dict.fromkeys(("class_index", "fold", "width", "height"), "int32")
 MOST_REASONS = 4  # in a message
 
@@ -67,6 +68,7 @@ class Candidate(NamedTuple):
     archive: str = ""  # its path
     offset: int = 0  # the image's first byte in a tar, or its row in a Parquet file
     bytes: int = -1  # its size in an archive, if known
+    group: str = ""  # images of one group share a fold; empty: its copies alone do
 
 
 class Inspected(NamedTuple):
@@ -189,7 +191,8 @@ def build_manifest(
 
     Images are drawn per label and split, in an order that seed and path decide. An unusable image
     is replaced by the next one. Folds are drawn by seed and content. If the source has no split,
-    fold 0 is held out. Copies of an image are in the same fold and on the same side of the split.
+    fold 0 is held out. Copies of an image, and images of one group, are in the same fold and on the
+    same side of the split.
 
     `referenced` means that translators are fitted on a reference, so that one image is enough.
     known: facts by path, of images whose features were imported; no file is opened then.
@@ -285,16 +288,20 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
     frame = pd.DataFrame([candidate for candidate, _ in accepted])
     frame = frame.assign(**pd.DataFrame([image for _, image in accepted]))
     columns = [*MANIFEST_COLUMNS, *(ARCHIVED if frame["archive"].any() else ())]
-    frame = frame.assign(image_id=range(len(frame)), fold=0)[columns].astype(INTEGERS)
+    columns += [GROUPED] if frame[GROUPED].any() else []
+    together = frame[GROUPED].where(frame[GROUPED] != "", frame["sha256"])
+    _check_groups(frame.assign(together=together))
+    frame = frame.assign(image_id=range(len(frame)), fold=0, **{GROUPED: together})
+    frame = frame[columns].astype(INTEGERS)
     given = {image.sha256: candidate.split for candidate, image in accepted if candidate.split}
     frame["split"] = [given.get(sha256, "") for sha256 in frame["sha256"]]
     held_out = frame["split"] == "validation"
     for rows, numbers in ((~held_out, range(folds)), (held_out, range(1, folds))):
-        fold_of = _folds(frame[rows], numbers, seed)
-        frame.loc[rows, "fold"] = frame.loc[rows, "sha256"].map(fold_of).astype("int32")
+        fold_of = _folds(frame[rows].assign(together=together[rows]), numbers, seed)
+        frame.loc[rows, "fold"] = together[rows].map(fold_of).astype("int32")
     drawn = frame["split"] == ""
     frame.loc[drawn, "split"] = np.where(frame.loc[drawn, "fold"] == 0, "validation", "train")
-    for split in ("train", "validation") if frame["sha256"].nunique() > 1 else ():
+    for split in ("train", "validation") if together.nunique() > 1 else ():
         if not (frame["split"] == split).any():
             raise InputError(
                 f"no image is in the split {split}: a translator needs both; add images or a "
@@ -303,20 +310,30 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
     return frame
 
 
-def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
-    """The fold of every content (SHA-256). Contents are dealt out to folds in turn, label by label.
+def _check_groups(frame: pd.DataFrame) -> None:
+    """Refuse copies in different groups, and a group on both sides of a given split."""
+    sides = frame[frame["split"] != ""].groupby("together")["split"].nunique()
+    for group in sides.index[sides > 1]:
+        raise InputError(f"group {group!r}: has images in train and in val: put all into one")
+    groups = frame.groupby("sha256")["together"].nunique()
+    for sha256 in groups.index[groups > 1]:
+        paths = frame.loc[frame["sha256"] == sha256, "path"].tolist()
+        raise InputError(f"{paths[0]} and {paths[1]} are copies: give both the same group")
 
-    If no content without a given split got the first fold, dealing starts so that one does.
+
+def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
+    """The fold of all that is together, dealt out in turn, label by label.
+
+    If nothing without a given split got the first fold, dealing starts so that something does.
     """
-    label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
+    label_of = dict(zip(frame["together"][::-1], frame["label"][::-1], strict=True))
     order = sorted(
-        label_of,
-        key=lambda sha256: (_rank(seed, "label", label_of[sha256]), _rank(seed, "fold", sha256)),
+        label_of, key=lambda key: (_rank(seed, "label", label_of[key]), _rank(seed, "fold", key))
     )
     used = numbers[: len(order)]
     first = int.from_bytes(_rank(seed, "first", ""))
-    drawn = set(frame["sha256"][frame["split"] == ""])
-    places = [place for place, sha256 in enumerate(order) if sha256 in drawn]
+    drawn = set(frame["together"][frame["split"] == ""])
+    places = [place for place, key in enumerate(order) if key in drawn]
     if places and all((first + place) % len(used) for place in places):
         first = -places[0]
-    return {sha256: used[(first + place) % len(used)] for place, sha256 in enumerate(order)}
+    return {key: used[(first + place) % len(used)] for place, key in enumerate(order)}

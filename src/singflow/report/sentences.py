@@ -277,8 +277,10 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
         f"mirrored) are left out of every fit: {copied}. All are in translators/<space>/<model>/"
         "linear.json, left_out.": bool(copied),
         f"NEAR COPIES IN OTHER FOLDS: {shares} (frames of a film? copies?). A translator has seen "
-        "such images, so R² and D are too good. Keep one image of each, or give singflow.measure "
-        "groups of rows that share a fold (groups=).": bool(shares),
+        "such images, so R² and D are too good. Give data.table a column group: images of one "
+        "group share a fold (in singflow.measure: groups=). Or keep one image of each.": bool(
+            shares
+        ),
         rank_differences(models): True,
         f"{', '.join(models.loc[empty, 'model'].unique())}: {NO_NULL_SPACE}.": empty.any(),
     }

@@ -75,8 +75,8 @@ class ArrayImages:
 
     def placed(self, fold: np.ndarray, cluster: np.ndarray) -> ArrayImages:
         """The same images in these folds (n,); those of one cluster (n,) count as copies."""
-        hashes = [hashlib.sha256(b"%d" % number).hexdigest() for number in cluster.tolist()]
-        placed = self.manifest.assign(fold=fold.astype(np.int32), sha256=hashes)
+        groups = cluster.astype(str).astype(object)
+        placed = self.manifest.assign(fold=fold.astype(np.int32), group=groups)
         return replace(self, manifest=placed)
 
     def _parts(self, place: int) -> Iterator[np.ndarray]:

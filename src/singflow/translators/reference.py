@@ -105,6 +105,11 @@ class Paired:
         return split(self.manifest, folds or int(self.reference))
 
 
+def together(manifest: pd.DataFrame) -> pd.Series:
+    """What images that count as one have in common: their group, else their content."""
+    return manifest["group"] if "group" in manifest else manifest["sha256"]
+
+
 def reference_folder(reference: str) -> Path:
     """The results folder that translator.reference, which is not null, names."""
     return at_hand(PACKAGED) if reference == "packaged" else outside(reference)
@@ -209,7 +214,7 @@ def unseen_images(reference: str, own: pd.DataFrame) -> pd.DataFrame:
 
     folder = reference_folder(reference)
     path = CATALOG["manifest"].at(folder)
-    manifest = read_index(path, "sha256", "path")
+    manifest = read_index(path, "sha256", "path", "group")
     shared = own["sha256"].isin(manifest["sha256"])
     if shared.any():
         known = manifest["path"][manifest["sha256"].isin(own["sha256"])]
