@@ -213,9 +213,9 @@ def test_a_table_needs_a_path_and_a_label_and_may_have_the_rest(tmp_path, kind):
         [Candidate("a.png", "tench", 0, prompt_of("tench")), candidate("d/b c.png", "my cat")],
         [],
     )
-    columns = ("path", "label", "class_index", "prompt", "split")
+    columns = ("path", "label", "class_index", "prompt", "split", "group")
     full = [
-        ("a.png", "fish", 0, "one fish", "train"),
+        ("a.png", "fish", 0, "one fish", "train", " film 1"),
         ("b.png", "fish", 1, "one fish", "val"),
         ("c.png", "cat", -1, None, "validation"),
         ("d.png", "n01484850", None, None, None),
@@ -224,9 +224,9 @@ def test_a_table_needs_a_path_and_a_label_and_may_have_the_rest(tmp_path, kind):
         ("g.png", " ", None, None, None),
         ("h.png", "my_fish", 3, None, None),
     ]
-    assert listed(tmp_path, [dict(zip(columns, row, strict=True)) for row in full], kind) == (
+    assert listed(tmp_path, [dict(zip(columns, row, strict=False)) for row in full], kind) == (
         [
-            Candidate("a.png", "fish", 0, "one fish", "train"),
+            Candidate("a.png", "fish", 0, "one fish", "train", group="film 1"),
             Candidate("b.png", "fish", 1, "one fish", "validation"),
             candidate("c.png", "cat", "validation"),
             Candidate("d.png", "great white shark", 2, "an image of a great white shark"),
@@ -424,6 +424,25 @@ def test_a_study_without_one_of_the_splits_is_refused(pool):
     for split, missing in (("train", "validation"), ("validation", "train")):
         with pytest.raises(InputError, match=f"no image is in the split {missing}"):
             build(pool, [candidate(f"g{number}", "cat", split) for number in range(4)])
+
+
+def test_images_of_one_group_share_a_fold_and_are_named_in_the_manifest(pool):
+    films = [candidate(f"g{n}", "cat")._replace(group=f"film {n // 4}") for n in range(16)]
+    found = [*films, *(candidate(f"g{n}", "dog") for n in range(16, 24))]
+    for seed in range(4):
+        manifest, _ = build(pool, found, seed=seed)
+        assert (manifest.groupby("group")["fold"].nunique() == 1).all()
+        names = manifest.set_index("path")[["group", "sha256"]]
+        assert (names.loc[[c.path for c in films], "group"] == [c.group for c in films]).all()
+        alone = names.loc[[f"g{n}" for n in range(16, 24)]]
+        assert (alone["group"] == alone["sha256"]).all()
+    assert "group" not in build(pool, labelled({"cat": 8}))[0]
+    (pool / "copy").write_bytes((pool / "g0").read_bytes())
+    with pytest.raises(InputError, match="copy and g0 are copies: give both the same group"):
+        build(pool, [*films, candidate("copy", "cat")._replace(group="other")])
+    sides = [films[0]._replace(split="train"), films[1]._replace(split="validation")]
+    with pytest.raises(InputError, match="group 'film 0': has images in train and in val"):
+        build(pool, [*sides, *films[4:]])
 
 
 def test_one_image_is_enough_with_a_reference_alone_and_two_are_without(pool):

@@ -46,11 +46,10 @@ def listed_rows(root: Path) -> tuple[list[Candidate], dict[str, Inspected]]:
     rows = read_source(root)
     if ((rows["split"] == "validation") == (rows["fold"] == 0)).all():
         rows["split"] = ""  # another study drew it; it will be drawn again
-    columns = ["path", "label", "class_index", "prompt", "split", GROUPED]
-    rows[GROUPED] = rows.get(GROUPED, "")
+    rows = rows.assign(archive="", offset=0, bytes=-1, **{GROUPED: rows.get(GROUPED, "")})
     hashes = zip(rows["path"], rows["sha256"], strict=True)
     return (
-        [Candidate(**row) for row in rows[columns].to_dict("records")],
+        [Candidate(*row) for row in rows[[*Candidate._fields]].itertuples(index=False)],
         {path: Inspected(0, 0, sha256, 0) for path, sha256 in hashes},
     )
 
