@@ -47,6 +47,7 @@ from singflow.analyses.hidden import Question, by_group
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
 from singflow.analyses.power import TABLE
 from singflow.analyses.readout import Targets
+from singflow.analyses.tables import four_digits
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import BASIS, read_models, read_table
 from singflow.artifacts.tensors import read_tensors
@@ -828,7 +829,7 @@ def head_table(found: pd.DataFrame) -> list[list[str]]:
             hidden = f"{row['hidden']:.0f} of {row['texts']:.0f}: {row['first']}"
         name = f"{row['model']} (known zero)" if row["known_zero"] else row["model"]
         numbers = [f"{row['n_classes']}", f"{row['null_dim']}", f"{row['r2_words']:.2f}"]
-        d = "{:.4f} [{:.4f}, {:.4f}]".format(*size)
+        d = "{:z.4f} [{:z.4f}, {:z.4f}]".format(*size)
         rows.append([name, *numbers, d, f"{row['turn_deg']:.0f}", hidden])
     return [head, *rows]
 
@@ -886,7 +887,9 @@ def main(flags: Flags) -> None:
                 cli.log.info("%s, %s: compared", name, test)
     of_study = flags.folder / "heads.csv"
     if flags.heads:
-        write(of_study, of_heads(flags.heads))
+        found = of_heads(flags.heads)
+        numbers = found.select_dtypes("float").columns
+        write(of_study, found.assign(**{name: found[name].map(four_digits) for name in numbers}))
     if flags.level or flags.power or flags.groups or flags.stability or flags.rivals or flags.heads:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)

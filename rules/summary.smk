@@ -43,6 +43,7 @@ rule compare_models:
     """Compare D of models whose heads have one size, and order models as the paper does."""
     input:
         evidence=every("evidence"),
+        translators=every("translator_report"),
         models=at("tables/models.csv"),
     output:
         orders=captioned("tables/orders.csv"),

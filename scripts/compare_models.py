@@ -27,9 +27,13 @@ def main(flags: Flags) -> None:
     pairs = {}
     for space in flags.spaces:
         judged = ranked.loc[(ranked["space"] == space) & ~ranked["in_sample"].astype(bool), "model"]
-        reports = {
-            model: read_json(flags.path("evidence", space=space, model=model)) for model in judged
-        }
+        reports = {}
+        for model in judged:
+            found, fitted = (
+                read_json(flags.path(name, space=space, model=model))
+                for name in ("evidence", "translator_report")
+            )
+            reports[model] = found | {"left_out": fitted["left_out"]}
         pairs[space] = pair_rows(reports, classes, flags.confidence)
     pair = pd.concat(pairs, names=["space"]).reset_index("space")
     ordered = ranked if scored else ranked.iloc[:0].reindex(columns=[*ranked, *RATIO])

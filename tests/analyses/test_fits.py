@@ -12,7 +12,6 @@ from singflow.analyses.floor import Refitting, SplitHead, grouped, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.photo.analysis import angles_to_texts
-from singflow.translators.copies import without
 from singflow.translators.reference import Paired, Pool
 from tests.project import ROOT
 
@@ -99,14 +98,11 @@ def test_without_folds_there_is_one_translator_and_without_a_null_space_every_sc
     assert made.null_energy.max() == chance.max() == 0.0
 
 
-def test_groups_of_the_jackknife_hold_what_is_together_and_stay_where_images_are_left_out():
+def test_groups_of_the_jackknife_hold_what_is_together():
     film = (np.arange(507) // 3).astype(str).astype(object)
     fold = np.arange(507) // 102
     of_films = replace(IMAGES, manifest=IMAGES.manifest.assign(group=film, fold=fold))
     for images in (IMAGES, of_films):
         whole = grouped(Pool(images)).scored.manifest
         assert len(whole.drop_duplicates(["fold", "part"])) == whole["part"].nunique() == 40
-        some = grouped(Pool(without(images, np.arange(507) < 30))).scored.manifest
-        names = ["sha256", "part", "image"]
-        assert some[names].equals(whole[names][30:].reset_index(drop=True))
     assert whole.groupby("image")["part"].nunique().max() == 1 and whole["image"].nunique() == 169

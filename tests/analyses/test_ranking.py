@@ -15,7 +15,8 @@ def report(gains, sizes=None):
     sizes = np.ones(len(gains)) if sizes is None else np.asarray(sizes, dtype=float)
     without = (gains.sum() - gains) / (sizes.sum() - sizes)
     d = gains.sum() / sizes.sum()
-    return {"unique_r2": d, "unique_r2_low": 0.0, "unique_r2_without": without.tolist()}
+    without = {"unique_r2_without": without.tolist(), "left_out": None}
+    return {"unique_r2": d, "unique_r2_low": 0.0, **without}
 
 
 def pairs_of(**gains):

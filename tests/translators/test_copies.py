@@ -1,5 +1,6 @@
 """Near copies of images, by real features: found where they are, and nowhere else."""
 
+import hashlib
 import io
 import json
 
@@ -33,7 +34,7 @@ def changed(path):
 def images(features, fold=0):
     """Images in memory, whose embeddings do not matter."""
     made = ArrayImages.read(features, np.arange(len(features), dtype=np.float32)[:, None])
-    return made.with_folds(np.broadcast_to(fold, len(features)))
+    return made.placed(np.broadcast_to(fold, len(features)), np.arange(len(features)))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def test_copies_in_other_folds_are_counted_where_every_image_has_one_and_differe
     assert copies_across_folds(images(reference, fold), *head) == (0, 507)
     both = images(np.concatenate([own, copies]), np.repeat([0, 1], 20))
     assert copies_across_folds(both, *head)[0] >= 34
-    assert copies_across_folds(both.with_folds(np.arange(40) % 20), *head) == (0, 40)
+    assert copies_across_folds(
+        images(np.concatenate([own, copies]), np.arange(40) % 20), *head
+    ) == (0, 40)
     noise = np.random.default_rng(0).standard_normal(reference.shape) * reference.std() / 4
     twice = np.concatenate([reference, reference + noise.astype(np.float32)])
     every = images(twice, np.concatenate([fold, (fold + 1) % 5]))
@@ -104,7 +107,7 @@ MADE += ["own_words", "network_report"]
 def write(folder, name, features, embeddings, fold, order):
     """A study or a reference, with its images in two shards and in this order."""
     results = Results(folder / name, shards=2)
-    hashes = [f"{name} {number}" for number in range(len(features))]
+    hashes = [hashlib.sha256(row.tobytes()).hexdigest() for row in features]
     paths = [f"{row[0]:.6f}.jpg" for row in features]
     split = np.where(fold, "train", "validation")
     results.manifest(label="x", split=split, fold=fold, sha256=hashes, path=paths)

@@ -29,7 +29,6 @@ from singflow.artifacts.shards import in_blocks
 from singflow.artifacts.tensors import Tensors
 from singflow.errors import InputError
 from singflow.parallel import map_apart
-from singflow.translators.copies import Kept
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
 from singflow.translators.reference import Images, Pool, together
 
@@ -94,23 +93,20 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 def grouped(pool: Pool[Any]) -> Pool[Any]:
     """The images with two more columns of their manifests: image and part, the group of a Block.
 
-    image is the same number for images that are together. part is dealt out by their hashes over
-    all images, those that are left out too, so that all models have the same groups.
+    image is the same number for images that are together. part is dealt out by their hashes.
     """
-    every = [images.images if isinstance(images, Kept) else images for images in pool]
+    parts = [images.manifest for images in pool]
     keys, fold = (
-        pd.concat([of(images.manifest) for images in every])
-        for of in (together, itemgetter("fold"))
+        pd.concat([of(manifest) for manifest in parts]) for of in (together, itemgetter("fold"))
     )
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     part = nested_groups(fold.to_numpy(), pd.factorize(np.array(hashes), sort=True)[0])
-    numbers = pd.DataFrame({"part": part, "image": pd.factorize(keys)[0]})
-    start, made = 0, []
-    for images, whole in zip(pool, every, strict=True):
-        of = numbers.iloc[start : start + len(whole.manifest)].reset_index(drop=True)
-        of = of[images.kept].reset_index(drop=True) if isinstance(images, Kept) else of
-        made.append(replace(images, manifest=images.manifest.join(of)))
-        start += len(whole.manifest)
+    image, start, made = pd.factorize(keys)[0], 0, []
+    for images, manifest in zip(pool, parts, strict=True):
+        rows = slice(start, start + len(manifest))
+        numbered = manifest.assign(part=part[rows], image=image[rows])
+        made.append(replace(images, manifest=numbered))
+        start = rows.stop
     return Pool(made[-1], made[0] if pool.reference is not None else None)
 
 

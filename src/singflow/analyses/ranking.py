@@ -17,9 +17,9 @@ def pair_rows(
 ) -> pd.DataFrame:
     """Differences of D (model_a minus model_b) on the same groups, with jackknife intervals.
 
-    `reports` holds evidence/<space>/<model>.json by model, and `classes` the number of classes of
-    each head. Left out are models without an interval, and pairs with heads of another size or with
-    other groups of images.
+    `reports` holds evidence/<space>/<model>.json by model, with left_out of its translator, and
+    `classes` the number of classes of each head. Left out are models without an interval, and pairs
+    with heads of another size or with other groups of images.
     p is two-sided, p_holm has Holm's correction for the number of pairs. Two models differ if
     p_holm is at most 1 - confidence and the interval is farther from 0 than RESOLUTION.
     """
@@ -28,8 +28,10 @@ def pair_rows(
     }
     rows = []
     for (a, first), (b, second) in combinations(known.items(), 2):
-        groups = [len(report["unique_r2_without"]) for report in (first, second)]
-        if classes[a] != classes[b] or groups[0] != groups[1]:
+        judged = [
+            (len(report["unique_r2_without"]), report["left_out"]) for report in (first, second)
+        ]
+        if classes[a] != classes[b] or judged[0] != judged[1]:
             continue
         without = np.subtract(first["unique_r2_without"], second["unique_r2_without"]).tolist()
         found = jackknife(first["unique_r2"] - second["unique_r2"], without, confidence)
