@@ -211,7 +211,7 @@ def test_a_head_of_nine_classes_gives_no_known_leak_and_it_is_said(written, tmp_
 
 def test_a_study_without_a_reference_is_told_how_many_images_it_needs_and_who_has_them(written):
     said = written("study: mine\nmodels: [resnet50]\nspaces: [clip_vit_l14]\n")[1][-1]
-    leak = "an evenly spread leak of about 4 % would be called meaning"
+    leak = "an evenly spread leak of about 3.3 % would be called meaning"
     assert f"8,192 images, 4.0 per feature dimension: {leak}; Places365's val" in said
 
 
