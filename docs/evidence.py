@@ -139,9 +139,9 @@ def seen_by(
 
 
 def placed(fold: np.ndarray, order: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """fold, group and image of a Block, whose images are all different."""
+    """fold, group, cluster and image of a Block, whose images are all different."""
     image = np.arange(len(fold))
-    return fold, nested_groups(fold, image if order is None else order), image
+    return fold, nested_groups(fold, image if order is None else order), image, image
 
 
 def packaged(model: str, tower: str) -> Images:
@@ -482,8 +482,8 @@ def stability(name: str, tower: str, divisions: int) -> Iterator[dict[str, Any]]
     for wording, texts in zip(("own", "other"), both_wordings(name), strict=True):
         for division in range(divisions):
             order = np.random.default_rng(division).permutation(len(z))
-            fold, group, image = placed(order % FOLDS, order)
-            block = replace(images.block, fold=fold, group=group, image=image)
+            fold, group, *_ = placed(order % FOLDS, order)
+            block = replace(images.block, fold=fold, group=group)
             divided = Images(block, texts)
             (found,) = judge(divided, [(texts, [z])])
             yield {

@@ -292,7 +292,7 @@ def test_near_copies_in_a_reference_are_left_out_and_those_in_other_folds_are_to
     without = singflow.measure(own, weight, z[:40], reference=kept, draws=2)
     found = singflow.measure(own, weight, z[:40], reference=(x, z + 1e-3), draws=2)
     assert found.facts["left_out"] == [*range(40)] and without.facts["left_out"] == []
-    assert found.facts["n"] == without.facts["n"] == 300 == len(found.residuals.image)
+    assert found.facts["n"] == without.facts["n"] == 300 == len(found.residuals.cluster)
     np.testing.assert_allclose(found.translator.weight, without.translator.weight, atol=0.02)
     assert "left out of the fits: 40 images of the reference" in str(found)
     assert "left out" not in str(without) and len(found.groups(["a"] * 40)) == 1

@@ -31,8 +31,7 @@ def judge(
 ) -> Evidence:
     """Evidence on a model in a space, without a verdict: `images` are the floors of IS.
 
-    Images with the same sha256 in their manifests are copies. For class_texts, others and keep see
-    unique_meaning(). `source` is empty.
+    For class_texts, others and keep see unique_meaning(). `source` is empty.
     """
     tested = grouped(pool)
 

@@ -82,7 +82,7 @@ def test_every_band_is_its_definition_on_landmarks_and_on_other_images(n, r, ste
     wanted = plain_kernels(a, logits, landmarks)
     assert tuple(wanted) == BANDS
     weights = {name: place for place, name in enumerate(BANDS)}
-    block = module.Block(a, a, logits, a, *np.zeros((3, len(a))))
+    block = module.Block(a, a, logits, a, *np.zeros((4, len(a))))
     for name, kernel in wanted.items():
         found = bands.mixed({name: 1.0}, block)
         np.testing.assert_allclose(found, kernel, atol=1e-8, err_msg=name)

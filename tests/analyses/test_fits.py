@@ -105,4 +105,5 @@ def test_groups_of_the_jackknife_hold_what_is_together():
     for images in (IMAGES, of_films):
         whole = grouped(Pool(images)).scored.manifest
         assert len(whole.drop_duplicates(["fold", "part"])) == whole["part"].nunique() == 40
-    assert whole.groupby("image")["part"].nunique().max() == 1 and whole["image"].nunique() == 169
+    assert whole.groupby("cluster")["part"].nunique().max() == 1
+    assert whole["cluster"].nunique() == 169 and whole["image"].nunique() == 507

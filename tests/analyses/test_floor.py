@@ -42,7 +42,13 @@ class Images:
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
         fold = np.arange(n) % 3
         split = np.where(fold == 0, "validation", "train")
-        numbers = {"fold": fold, "part": fold, "image": np.arange(n), "sha256": np.arange(n)}
+        numbers = {
+            "fold": fold,
+            "part": fold,
+            "cluster": np.arange(n),
+            "image": np.arange(n),
+            "sha256": np.arange(n),
+        }
         self.manifest = pd.DataFrame({"split": split, **numbers})
         self.features = "features of the study"
 
@@ -64,8 +70,8 @@ def fitted(images, folder, scored=None):
     if scored is not None:
         others = Rows.read(scored, images.head, axes, own_words, folder, None)
         place = np.full(len(scored.manifest), WHOLE, np.int32)
-    image = images.manifest["image"].to_numpy()
-    return own_words, Refits.prepare(rows, sums, image, place, PENALTY, None), others
+    cluster = images.manifest["cluster"].to_numpy()
+    return own_words, Refits.prepare(rows, sums, cluster, place, PENALTY, None), others
 
 
 def ridge(x, y, penalty):
@@ -110,9 +116,9 @@ def test_the_floor_is_the_mean_over_scikit_learns_refits_with_signs_and_says_the
     np.testing.assert_array_equal(side_by_side, refits.floor(scored, draws=4, seed=0, threads=1)[0])
 
 
-def test_copies_of_an_image_have_one_sign(tmp_path):
+def test_images_of_a_cluster_have_one_sign(tmp_path):
     _, refits, _ = fitted(Images(), tmp_path)
-    copies = replace(refits, image=np.arange(60) // 2)
+    copies = replace(refits, cluster=np.arange(60) // 2)
     drawn = copies.over_signs(lambda made: made[0].weight, 1, 0, None)
     signs = np.repeat(np.random.default_rng([0, 3, 0]).choice([-1.0, 1.0], 30), 2)
     np.testing.assert_array_equal(next(drawn), refits.translators(signs)[0].weight)

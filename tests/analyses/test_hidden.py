@@ -74,7 +74,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     toward, question = texts_of()[0], Question(0.05, 0.9, 0)
     residuals, texts = residuals_of(gain=0.9, toward=toward), texts_of()
     residuals.covariance[:] = np.cov(residuals.plain.T) + 1.0
-    found = by_text(replace(residuals, image=copies), texts, question)
+    found = by_text(replace(residuals, cluster=copies), texts, question)
     gain = gains_by_text(residuals, texts)
     estimate = gain.mean(axis=0)
     numbers = np.unique(copies)
@@ -92,7 +92,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     spread = 4 * np.sqrt(2 * p * (1 - p) / DRAWS) + 2 / DRAWS
     assert (np.abs(found["p"] - p) < spread).all()
     assert list(found) == ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
-    of_one = by_text(replace(residuals_of(gain=0.5), image=np.zeros(80, int)), texts, question)
+    of_one = by_text(replace(residuals_of(gain=0.5), cluster=np.zeros(80, int)), texts, question)
     assert (of_one["p"] == 1).all() and (of_one["unique_r2"] > 0.1).all()
     assert of_one[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
 
@@ -101,7 +101,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
 def test_d_by_group_is_that_of_a_bootstrap_in_loops(copies):
     residuals, question = residuals_of(n=90, gain=0.3), Question(0.05, 0.9, 0)
     groups = np.random.default_rng(2).permutation(np.repeat([-1, 0, 1, 2, 3], [9, 40, 25, 12, 4]))
-    found = by_group(replace(residuals, image=copies), groups, question)
+    found = by_group(replace(residuals, cluster=copies), groups, question)
     gain = ((residuals.plain**2).sum(axis=1) - (residuals.full**2).sum(axis=1)) / 6
     estimate = np.array([gain[groups == g].mean() for g in range(4)])
     sizes = [len(set(copies[groups == g])) for g in range(4)]
@@ -130,7 +130,7 @@ def test_groups_of_few_images_have_a_size_and_no_interval():
     assert found[ends].isna().any(axis=1).tolist() == [False, True, False]
     # copies count once
     copied = by_group(
-        replace(residuals, image=np.where(alone(60) == 59, 58, alone(60))), groups, QUESTION
+        replace(residuals, cluster=np.where(alone(60) == 59, 58, alone(60))), groups, QUESTION
     )
     assert copied["p"].isna().tolist() == [False, True, True]
     without = by_group(residuals, np.where(groups == 1, -1, groups), QUESTION)

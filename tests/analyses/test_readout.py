@@ -15,16 +15,17 @@ FITS = [Fit(0.0, 1.0), Fit(0.1, 0.1), Fit(1.0, 10.0)]
 ALIKE = 2e-6  # the largest product of sums is in float32
 
 
-def block_of(a, b, logits, z, fold=None, image=None):
-    """A block of different images in five folds, or in those given."""
+def block_of(a, b, logits, z, fold=None, cluster=None):
+    """A block of different images in five folds, or in those given, and in clusters of one."""
     fold = np.arange(len(a)) % 5 if fold is None else fold
-    image = np.arange(len(a)) if image is None else image
-    return Block(a, b, logits, z, fold, nested_groups(fold, image), image)
+    cluster = np.arange(len(a)) if cluster is None else cluster
+    return Block(a, b, logits, z, fold, nested_groups(fold, cluster), cluster, np.arange(len(a)))
 
 
-def in_folds(block, fold):
+def in_folds(block, fold, cluster=None):
     """The same images in other folds."""
-    return block_of(block.principal, block.null, block.logits, block.embeddings, fold, block.image)
+    parts = block.principal, block.null, block.logits, block.embeddings
+    return block_of(*parts, fold, cluster)
 
 
 def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):

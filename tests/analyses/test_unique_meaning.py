@@ -415,7 +415,7 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
         rows[block.fold == fold] -= block.embeddings[block.fold != fold].mean(axis=0)
     np.testing.assert_allclose(residuals.covariance, rows.T @ rows / 240)
     assert np.trace(residuals.covariance) * 240 == pytest.approx(total)
-    np.testing.assert_array_equal(residuals.image, np.arange(240))
+    np.testing.assert_array_equal(residuals.cluster, np.arange(240))
     np.testing.assert_array_equal(residuals.predicted, block.logits.argmax(axis=1))
     assert {*facts["lambdas"].values()} <= {*PENALTIES}
     assert facts["weights"]["null"] in OWN and facts["n"] == 240
@@ -519,6 +519,23 @@ def test_distances_are_those_from_the_mean_of_the_images_that_fit():
     few = Distances.of_all(parts(planted(n=5)))
     assert few.can_leave() and few.can_leave(groups=True)
     assert not Distances.of_all(parts(planted(n=3))).can_leave(groups=True)
+
+
+def test_images_of_a_cluster_share_noise_and_leave_together_and_all_may_be_landmarks(monkeypatch):
+    with_landmarks(monkeypatch, 150)
+    cluster = np.arange(300) // 15  # frames of 20 films
+    block = in_folds(planted(n=300), cluster % 5, cluster)
+    distances = Distances.of_all(parts(block))
+    marks = evidence.Landmarks.draw(parts(block), distances, 0)
+    assert len(marks.rows) == len(marks.searched) == 150
+    assert len(np.unique(np.stack([block.group, cluster]), axis=1)[0]) == 20
+    facts, *_, residuals = evidence.unique_meaning(
+        parts(block), texts_of(), None, SETTINGS, 0.95, 0
+    )
+    assert len(facts["unique_r2_without"]) == 10 and facts["unique_r2"] < 0.005
+    np.testing.assert_array_equal(residuals.cluster, cluster)
+    drawn = evidence._normal(0, cluster, 3)
+    assert len(np.unique(drawn, axis=0)) == 20 and (drawn[:15] == drawn[0]).all()
 
 
 def test_copies_of_images_change_no_answer():

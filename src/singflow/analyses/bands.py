@@ -35,8 +35,9 @@ class Block:
     """Some images: coordinates a and b, logits, embeddings and folds.
 
     principal is a (n, r), null is b (n, k), logits (n, C), embeddings (n, m), fold (n,) from 0.
-    group (n,): groups of the jackknife, each of which lies in one fold. image (n,): from 0, the
-    same number for copies of an image.
+    group (n,): groups of the jackknife, each of which lies in one fold. cluster (n,): from 0, the
+    same number for images that are drawn together: copies, or images of a film or a patient. image
+    (n,): from 0, the same number for copies alone.
     """
 
     principal: np.ndarray
@@ -45,6 +46,7 @@ class Block:
     embeddings: np.ndarray
     fold: np.ndarray
     group: np.ndarray
+    cluster: np.ndarray
     image: np.ndarray
 
 

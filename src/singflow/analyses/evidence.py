@@ -244,17 +244,17 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> J
     return JackknifeEstimate(estimate, list(without), estimate - reach, estimate + reach, error)
 
 
-def nested_groups(fold: np.ndarray, image: np.ndarray) -> np.ndarray:
+def nested_groups(fold: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     """Groups of images for the jackknife, each inside one fold: (n,) int.
 
-    Every fold is dealt out to equally many groups, image after image. There are about GROUPS groups
-    (GROUPS_MANY, where kernels are not exact), or fewer, so that a group holds two different images
+    Every fold is dealt out to equally many groups, cluster after cluster. There are about GROUPS
+    groups (GROUPS_MANY, where kernels are not exact), or fewer, so that a group holds two clusters
     or more, if its fold does.
 
-    fold: (n,). image: (n,), numbers in an order that says nothing about the images, such as that of
-    their hashes; images with the same number are copies and stay together.
+    fold: (n,). cluster: (n,), numbers in an order that says nothing about the images, such as that
+    of their hashes; images with the same number stay together.
     """
-    numbers, of_row = np.unique(np.stack([fold, image]), axis=1, return_inverse=True)
+    numbers, of_row = np.unique(np.stack([fold, cluster]), axis=1, return_inverse=True)
     starts, sizes = np.unique(numbers[0], return_index=True, return_counts=True)[1:]
     wanted = GROUPS if len(fold) <= LANDMARKS else GROUPS_MANY
     parts = max(1, min(round(wanted / len(sizes)), int(sizes.min()) // 2))
@@ -393,15 +393,15 @@ def unique_r2(
     whole = selected.saved.sum(axis=0) / (total * variance)
     judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
     judged = judged & distances.can_leave(groups=True)
-    without = np.zeros((len(distances.without()) if judged.any() else 0, len(variance)))
+    totals = distances.without() if judged.any() else np.zeros(0)
+    without = np.zeros((len(totals), len(variance)))
     for fits, sign in ((selected.plain, 1.0), (selected.full, -1.0)):
         for fit in sorted({fit for fit, wanted in zip(fits, judged, strict=True) if wanted}):
             mine = np.flatnonzero(judged & np.array([one == fit for one in fits]))
             used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
             products = readouts.errors_without(fit, targets.pairs[used])
             without[:, mine] += sign * (products @ targets.groups[np.ix_(used, mine)])
-    if judged.any():
-        without /= distances.without()[:, None] * variance
+    without /= totals[:, None] * variance
     estimates = [
         jackknife(estimate, without[:, place].tolist() if judged[place] else [], confidence)
         for place, estimate in enumerate(whole)
@@ -591,15 +591,15 @@ def _root(covariance: np.ndarray, least: float) -> np.ndarray:
     return np.asarray((axes * np.sqrt(np.maximum(spectrum, 0.0))) @ axes.T)
 
 
-CHUNK = 256  # images whose noise is drawn together
+CHUNK = 256  # clusters whose noise is drawn at once
 
 
-def _normal(seed: int, image: np.ndarray, width: int) -> np.ndarray:
-    """Normal numbers (n, width) of images, whatever the blocks are; copies have the same."""
-    drawn, of = np.empty((len(image), width)), image // CHUNK
+def _normal(seed: int, cluster: np.ndarray, width: int) -> np.ndarray:
+    """Normal numbers (n, width), the same for all images of a cluster, whatever the blocks are."""
+    drawn, of = np.empty((len(cluster), width)), cluster // CHUNK
     for chunk in np.unique(of).tolist():
         rows, generator = of == chunk, np.random.default_rng([seed, 2, chunk])
-        drawn[rows] = generator.standard_normal((CHUNK, width))[image[rows] % CHUNK]
+        drawn[rows] = generator.standard_normal((CHUNK, width))[cluster[rows] % CHUNK]
     return drawn
 
 
@@ -607,15 +607,15 @@ def _normal(seed: int, image: np.ndarray, width: int) -> np.ndarray:
 class Residuals:
     """Cross-fitted errors of the remainder, and what comes out of the same pass.
 
-    plain, full: (n, m), errors without and with b. predicted: (n,), classes. image: (n,), the same
-    number for copies. covariance: (m, m), of the embeddings about the means of the other folds, so
-    that its trace is what D is divided by.
+    plain, full: (n, m), errors without and with b. predicted: (n,), classes. cluster: (n,), as in
+    Block. covariance: (m, m), of the embeddings about the means of the other folds, so that its
+    trace is what D is divided by.
     """
 
     plain: np.ndarray
     full: np.ndarray
     predicted: np.ndarray
-    image: np.ndarray
+    cluster: np.ndarray
     covariance: np.ndarray
 
 
@@ -663,7 +663,7 @@ def unique_meaning(
             blind, blind_variance = _blind(blocks, own_words, reworded)
             parts.append(lambda block: blind(block) @ looked)
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
-        parts.append(lambda block: _normal(seed, block.image, wide))
+        parts.append(lambda block: _normal(seed, block.cluster, wide))
         readouts = marks.read_outs(blocks, bands, weights, parts, threads)
         estimates, selected = unique_r2(
             readouts,
@@ -673,14 +673,14 @@ def unique_meaning(
             np.arange(len(sizes)) == 0,
         )
         real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
-        shape, (predicted, image) = (own_words.n, m), np.empty((2, own_words.n), np.int32)
-        residuals = Residuals(keep(shape), keep(shape), predicted, image, np.zeros((m, m)))
+        shape, (predicted, cluster) = (own_words.n, m), np.empty((2, own_words.n), np.int32)
+        residuals = Residuals(keep(shape), keep(shape), predicted, cluster, np.zeros((m, m)))
         means = {fold: distances.mean(fold) for fold in distances.folds}
         covariance, start = np.zeros((m, m)), 0
         for block, missed in readouts.residuals((plain, full), m, blocks):
             rows = slice(start, start + len(block.fold))
             residuals.plain[rows], residuals.full[rows] = missed
-            predicted[rows], image[rows] = block.logits.argmax(axis=1), block.image
+            predicted[rows], cluster[rows] = block.logits.argmax(axis=1), block.cluster
             start, covariance = rows.stop, covariance + missed[0].T @ missed[0] / own_words.n
             centred = block.embeddings - np.stack([means[fold] for fold in block.fold.tolist()])
             residuals.covariance[:] += centred.T @ centred / own_words.n

@@ -77,8 +77,8 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     axes = coordinate_axes(head.principal, head.null, images.features_alone)
     rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
     member_of = np.full(len(images.manifest), WHOLE, np.int32)
-    image = pd.factorize(together(images.manifest))[0]
-    refits = Refits.prepare(rows, sums, image, member_of, penalty, how.threads)
+    cluster = pd.factorize(together(images.manifest))[0]
+    refits = Refits.prepare(rows, sums, cluster, member_of, penalty, how.threads)
     del sums
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 The floor is the angle for null components that carry no information beyond own words. Its
 embeddings are z* = w + s r: own words w, plus the remainder r = z - w with a random sign s = 1 or
--1 for every image and its copies. A sign keeps the size of every remainder and its distribution
+-1 for every cluster of images. A sign keeps the size of every remainder and its distribution
 about 0, and takes away what b tells about it. The coordinates (a, b) stay, and the translator is
 refitted to z*. What IS it still has comes from the fit alone: from b that stands in for a, and from
 chance.
@@ -74,7 +74,7 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 
     Their manifest has the columns of grouped().
     """
-    of_image = images.manifest[["fold", "part", "image"]].to_numpy().T
+    of_image = images.manifest[["fold", "part", "cluster", "image"]].to_numpy().T
 
     def parts() -> Iterator[tuple[np.ndarray, ...]]:
         for shard, embeddings in images:
@@ -91,20 +91,23 @@ def whole_images(images: Images, head: SplitHead, threads: int | None = None) ->
 
 
 def grouped(pool: Pool[Any]) -> Pool[Any]:
-    """The images with two more columns of their manifests: image and part, the group of a Block.
+    """The images with more columns of their manifests: see Block, whose group is `part`.
 
-    image is the same number for images that are together. part is dealt out by their hashes.
+    Images are a cluster if they are together(), and copies if their sha256 is equal. Clusters are
+    dealt out to groups by their hashes.
     """
     parts = [images.manifest for images in pool]
-    keys, fold = (
-        pd.concat([of(manifest) for manifest in parts]) for of in (together, itemgetter("fold"))
+    keys, fold, sha256 = (
+        pd.concat([of(manifest) for manifest in parts])
+        for of in (together, itemgetter("fold"), itemgetter("sha256"))
     )
-    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
-    part = nested_groups(fold.to_numpy(), pd.factorize(np.array(hashes), sort=True)[0])
-    image, start, made = pd.factorize(keys)[0], 0, []
+    hashes = np.array([hashlib.sha256(key.encode()).hexdigest() for key in keys])
+    part = nested_groups(fold.to_numpy(), pd.factorize(hashes, sort=True)[0])
+    numbers = {"cluster": pd.factorize(keys)[0], "image": pd.factorize(sha256)[0], "part": part}
+    start, made = 0, []
     for images, manifest in zip(pool, parts, strict=True):
         rows = slice(start, start + len(manifest))
-        numbered = manifest.assign(part=part[rows], image=image[rows])
+        numbered = manifest.assign(**{name: number[rows] for name, number in numbers.items()})
         made.append(replace(images, manifest=numbered))
         start = rows.stop
     return Pool(made[-1], made[0] if pool.reference is not None else None)
@@ -195,14 +198,14 @@ class Refitted:
 class Refits:
     """Translators that are refitted to other embeddings of the same training rows.
 
-    groups: the group of each training image, or WHOLE for an image that no fit uses. image: (n,),
-    the same number for copies of an image. member_of: for each scored image the fit that scores it,
+    groups: the group of each training image, or WHOLE for an image that no fit uses. cluster: (n,),
+    as in Block. member_of: for each scored image the fit that scores it,
     WHOLE being that of all training rows. fits: by their member.
     """
 
     rows: Rows
     groups: np.ndarray
-    image: np.ndarray
+    cluster: np.ndarray
     member_of: np.ndarray
     fits: dict[int, RefitBasis]
 
@@ -211,7 +214,7 @@ class Refits:
         cls,
         rows: Rows,
         sums: GroupSums,
-        image: np.ndarray,
+        cluster: np.ndarray,
         member_of: np.ndarray,
         penalty: float,
         threads: int | None,
@@ -230,7 +233,7 @@ class Refits:
             return RefitBasis(groups, inverse, own.feature_mean, own.n)
 
         made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, image, member_of, made)
+        return cls(rows, sums.split.groups, cluster, member_of, made)
 
     def translators(self, signs: np.ndarray) -> dict[int, Refitted]:
         """Refit translators to embeddings whose remainders have other signs.
@@ -278,8 +281,8 @@ class Refits:
 
         def one(draw: int) -> Result:
             generator = np.random.default_rng([seed, 3, draw])
-            signs = generator.choice([-1.0, 1.0], int(self.image.max()) + 1)
-            return use(self.translators(signs[self.image]))
+            signs = generator.choice([-1.0, 1.0], int(self.cluster.max()) + 1)
+            return use(self.translators(signs[self.cluster]))
 
         yield from map_apart(one, range(draws), threads)
 
@@ -368,8 +371,8 @@ def floor_of_images(
     else:
         scored = Rows.read(pool.scored, head, axes, own_words, how.folder, None)
         member_of = np.full(len(ids), WHOLE, np.int32)
-    image = pd.factorize(together(pool.training.manifest))[0]
-    refits = Refits.prepare(rows, sums, image, member_of, penalty, how.threads)
+    cluster = pd.factorize(together(pool.training.manifest))[0]
+    refits = Refits.prepare(rows, sums, cluster, member_of, penalty, how.threads)
     del sums
     floors, spread = refits.floor(scored, draws=how.draws, seed=how.seed, threads=how.threads)
     found = pd.DataFrame({"image_id": ids, "floor_is_deg": floors})

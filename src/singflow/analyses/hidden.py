@@ -55,8 +55,8 @@ def by_text(residuals: Residuals, texts: np.ndarray, question: Question) -> pd.D
     Parameters
     ----------
     residuals : Residuals
-        Cross-fitted errors of the remainder, without and with b, of n images. Copies of an image
-        are drawn together.
+        Cross-fitted errors of the remainder, without and with b, of n images. Images of
+        a cluster are drawn together.
     texts : ndarray (T, m)
         Unit vectors, see centred_texts().
     question : Question
@@ -74,7 +74,7 @@ def by_text(residuals: Residuals, texts: np.ndarray, question: Question) -> pd.D
     e_b with b. Studentized; step-down over the largest statistic (Romano and Wolf 2005), by a
     multiplier bootstrap over images.
     """
-    of_image = clusters(residuals.image, question.seed)
+    of_image = clusters(residuals.cluster, question.seed)
     n, count = len(of_image), int(of_image.max()) + 1
     members = scipy.sparse.csr_array((np.ones(n), (np.arange(n), of_image)), shape=(n, count))
     sizes = np.bincount(of_image, minlength=count)[:, None]
@@ -101,7 +101,7 @@ def by_group(residuals: Residuals, groups: np.ndarray, question: Question) -> pd
     n, the images of the group. Groups of fewer than GROUP_IMAGES images (copies count once) have no
     interval and no p.
     """
-    of_image, mine = clusters(residuals.image, question.seed), groups >= 0
+    of_image, mine = clusters(residuals.cluster, question.seed), groups >= 0
     count, found = int(of_image.max()) + 1, int(groups.max(initial=-1)) + 1
     variance = float(np.trace(residuals.covariance))
     gain = np.concatenate(

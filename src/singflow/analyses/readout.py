@@ -137,7 +137,6 @@ class Exact:
         (used, (first, second)), operator = _used(pairs), self._operator(fit)
         moved, groups = operator @ self._columns[:, used], np.unique(self._group)
         total = np.zeros((len(groups), len(pairs)))
-
         for fold in self.folds:
             inside, missed = self._missed(operator, moved, fold)
             outside = np.flatnonzero(self._fold != fold)

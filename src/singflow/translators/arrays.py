@@ -74,9 +74,12 @@ class ArrayImages:
         return len(self.content)
 
     def placed(self, fold: np.ndarray, cluster: np.ndarray) -> ArrayImages:
-        """The same images in these folds (n,); those of one cluster (n,) count as copies."""
-        groups = cluster.astype(str).astype(object)
-        placed = self.manifest.assign(fold=fold.astype(np.int32), group=groups)
+        """The same images in these folds (n,) and clusters (n,)."""
+        placed = self.manifest.assign(
+            fold=fold.astype(np.int32),
+            group=cluster.astype(str).astype(object),
+            sha256=[content.hex() for content in self.content],
+        )
         return replace(self, manifest=placed)
 
     def _parts(self, place: int) -> Iterator[np.ndarray]:

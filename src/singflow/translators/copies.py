@@ -92,7 +92,7 @@ class Compared:
             chosen = np.isin(image_id, ids)
             found.append((image_id[chosen], features[chosen]))
         order, features = (np.concatenate(part) for part in zip(*found, strict=True))
-        return cls(ids, features[np.argsort(order)], total / n)
+        return cls(ids, features[np.argsort(order)], (total / n).astype(np.float32))
 
 
 def near_copies(reference: Images, own: Images) -> np.ndarray:
@@ -120,7 +120,8 @@ def copies_across_folds(images: Images, weight: np.ndarray, bias: np.ndarray) ->
     features, size = among.features - among.mean, np.bincount(classes)
     means = np.zeros((len(size), features.shape[1]))
     np.add.at(means, classes, features)
-    units = _units(features - (means / (size + FEWEST)[:, None])[classes])
+    means /= (size + FEWEST)[:, None]
+    units = _units(features - means.astype(np.float32)[classes])
     marks = classes if len(size) > 1 else among.ids
     limit = max(LEAST, _limit(_nearest(units, units, marks)))
     fold = images.manifest["fold"].to_numpy()[among.ids]
@@ -154,4 +155,4 @@ def _nearest(units: np.ndarray, others: np.ndarray, marks: np.ndarray | None = N
 
 def _units(features: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.where(length > 0, length, 1)).astype(np.float32)
+    return np.asarray(features / np.where(length > 0, length, 1))
