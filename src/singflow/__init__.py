@@ -4,6 +4,7 @@ These are the public names; docs/api.md shows how to use them. Each name is impo
 first used.
 """
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `as` tells type checkers that the name is public
@@ -49,6 +50,7 @@ _PUBLIC = {
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_MODULES)
+__version__ = version("singflow")
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import MODELS, resolve_models, whole_of
 from singflow.config.sections import PACKAGE_DATA, too_long
 from singflow.errors import InputError
+from singflow.planning.prospects import leaks
 from singflow.study import (
     Params,
     check,
@@ -185,13 +186,13 @@ def written(tmp_path, monkeypatch, caplog):
 
 def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(written):
     text = f"study: mine\nmodels: [{LITE0}]\n"
-    study, (line,) = written(text)
+    study, (line, _) = written(text)
     assert study["models"] == [LITE0, LITE2, ANIMALS]
     assert study["translator"]["reference"] == "packaged"
     assert "507 packaged ImageNet images (on your own: write translator.reference: null); " in line
     join = "join the models as known controls (without: controls.known: none)"
     assert f"{LITE2} and {ANIMALS} {join}" in line
-    assert written(text, check=True)[1] == [] == written(render_params(study))[1]
+    assert written(text, check=True)[1] == [] == written(render_params(study))[1][:-1]
     own = written(f"study: mine\nmodels: [{LITE2}]\ntranslator: {{reference: null}}")[1][0]
     assert f": {LITE2}@cut joins the models" in own and "507" not in own
 
@@ -209,10 +210,32 @@ def test_a_head_of_nine_classes_gives_no_known_leak_and_it_is_said(written, tmp_
         assert any(told in line for line in lines) == (not joined)
 
 
-def test_a_study_without_a_reference_is_told_how_many_images_it_needs_and_who_has_them(written):
-    said = written("study: mine\nmodels: [resnet50]\nspaces: [clip_vit_l14]\n")[1][-1]
+def test_a_study_without_a_reference_is_told_how_many_images_it_needs_and_who_has_them(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.chdir(ROOT)
+    caplog.set_level("INFO")
+    write_study("paper", tmp_path / "params.yaml")
     leak = "an evenly spread leak of about 3.3 % would be called meaning"
-    assert f"8,192 images, 4.0 per feature dimension: {leak}; Places365's val" in said
+    assert f"8,192 images, 4.0 per feature dimension: {leak}; Places365's val" in caplog.text
+
+
+def test_a_study_says_what_its_images_can_show_and_refuses_a_folder_that_is_not_there(
+    written, tmp_path
+):
+    """Of 60 photos, then 60 beside the packaged reference."""
+    photos = tmp_path / "photos"
+    study = f"study: mine\nmodels: [{LITE0}]\ndata: {{source: folder, root: {photos}}}\n"
+    assert "photos: no such folder" in written(study)[0]
+    (photos / "dog").mkdir(parents=True)
+    for number in range(60):
+        (photos / "dog" / f"{number}.jpg").touch()
+    beside = written(study)[1]
+    assert "567 images, 0.4 per feature dimension: an evenly spread leak of about" in beside[-1]
+    alone = written(f"{study}translator: {{reference: null}}")[1]
+    assert "60 images" in alone[-2] and "will probably be *cannot tell*" in alone[-1]
+    wide = resolve_models(ROOT / "config/models.yaml", ["resnet50", LITE0])
+    assert [*leaks(527, checked(), wide).values()] == [["resnet50"], [LITE0]]
 
 
 HUB = "timm/tf_efficientnet_lite0.in1k"  # the hub's weights may differ from the packaged ones
@@ -232,7 +255,7 @@ LOST = [
 def test_a_study_without_packaged_features_is_told_what_it_lacks_and_the_ways_back(
     written, models, text, words
 ):
-    study, (_, message, _) = written(f"study: mine\nmodels: [{', '.join(models)}]\n{text}\n")
+    study, (_, message, *_) = written(f"study: mine\nmodels: [{', '.join(models)}]\n{text}\n")
     assert study["translator"]["reference"] is None
     lines = message.splitlines()
     assert len(lines) == len(words) and all(map(re.search, words, lines)), message
@@ -284,7 +307,7 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
     file.write_text(by_hand)
     (copy,), (said,) = write(seed=1)
     kept = tmp_path / copy
-    assert kept.read_text() == by_hand and f"they are kept in {kept}" in said
+    assert kept.read_text() == by_hand and f"is kept in {kept}" in said
     file.write_text(by_hand)
     assert write()[0] == [copy], "the same content is kept once"
     file.write_text("no: [yaml")

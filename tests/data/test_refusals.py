@@ -148,7 +148,7 @@ CUT = "it is cut, damaged or compressed: fetch or pack it anew, or take it out o
 TAR = "not readable as tar (…"
 FOLDERS = [
     (given(lambda path: data_root("folder", str(path)), "a.png", "x"),
-     "data.root {}/a.png: no such folder: correct data.root in params.yaml"),
+     "data.root {}/a.png: no such folder: correct data.root"),
     (folder_of("train/a/a.png", "val/a/b.png", "test/a/c.png"),
      "data.root {}: holds other folders beside train and val: test: move them out of it"),
     (folder_of("a.png"), NO_IMAGES),

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from singflow.commands import plan
-from singflow.config.registry import resolve_models
 from singflow.planning import plan as planning
 from singflow.planning.plan import (
     Job,
@@ -150,6 +149,3 @@ def test_what_a_study_takes_is_printed(capsys, monkeypatch, study):
         ["extract_features", "2", "2", "GPU", "4.0", "2", "min"],
         ["summarize", "1", "1", "CPU", "4.0", "not", "measured"],
     ]
-    wide = resolve_models("config/models.yaml", ["resnet50", model])
-    plan.print_leaks(527, wide)
-    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [*wide]

@@ -167,7 +167,6 @@ def test_a_label_that_no_image_has_stops_a_study_before_the_first_tower(tmp_path
 def test_a_missing_image_folder_is_named_and_leaves_no_half_file(tmp_path):
     project = Project(tmp_path)
     project.study(data={"source": "folder", "root": "no such folder"})
-    fix = "error: data.root no such folder: no such folder: correct data.root in params.yaml"
+    fix = "error: data.root no such folder: no such folder: correct data.root"
     assert fix in project.refused("singflow", "run", "results/demo/data/manifest.parquet")
-    files = {path.name for path in (project.folder / "results").rglob("*") if path.is_file()}
-    assert files == {"build_manifest.log"}
+    assert not [path for path in (project.folder / "results").rglob("*") if path.is_file()]

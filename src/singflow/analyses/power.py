@@ -21,6 +21,13 @@ def smallest_leak(images: int, width: int) -> str:
     return said
 
 
+def too_few(images: int, width: int) -> bool:
+    """Whether so few images would call no leak of the table meaning."""
+    import pandas as pd
+
+    return bool(images / width < pd.read_csv(TABLE).dropna()["images_per_dim"].iloc[0])
+
+
 def images_needed(images: int, width: int, leak: float, found: float | None) -> int:
     """About how many images show an even leak of this size, with two digits.
 

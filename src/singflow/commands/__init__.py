@@ -1,7 +1,6 @@
 """The console command `singflow <verb>`."""
 
 import os
-import pkgutil
 import shutil
 import sys
 from importlib import import_module
@@ -11,17 +10,28 @@ import typer
 
 from singflow.cli import prepared
 
+REST = "Rest"
+PANELS = {
+    "Study": ("study", "plan", "prefetch", "run", "doctor"),
+    "Photo and model": ("analyze", "app", "models"),
+    "Share": ("publish", "fetch", "verify"),
+    REST: ("import_translator", "show_summary", "spaces"),
+}
 program = typer.Typer(
     help="What image classifiers do not see: prepare, run, read and share studies.",
+    epilog=f"Also: {', '.join(PANELS[REST])}. `singflow <command> --help` explains a command.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in pkgutil.iter_modules(__path__):
-    verb = getattr(import_module(f"{__name__}.{module.name}"), module.name, None)
-    if verb:  # a module that shares its name with a function is a command
-        settings = {"ignore_unknown_options": module.name == "run"}  # which are Snakemake's
-        program.command(module.name, context_settings=settings)(verb)
+for panel, verbs in PANELS.items():
+    for verb in verbs:
+        called = getattr(import_module(f"{__name__}.{verb}"), verb)
+        settings = {"ignore_unknown_options": verb == "run"}  # which are Snakemake's
+        hidden = panel == REST
+        program.command(verb, rich_help_panel=panel, hidden=hidden, context_settings=settings)(
+            called
+        )
 
 
 def main() -> None:

@@ -1,11 +1,7 @@
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from singflow.commands.options import PARAMS, Params, print_table
-
-if TYPE_CHECKING:
-    from singflow.config.registry import ModelEntry
 
 TITLES = ("step", "jobs", "of", "on", "asked GB", "measured time")
 
@@ -15,6 +11,7 @@ def plan(params: Params = PARAMS) -> None:
     from singflow.config.sections import outside
     from singflow.data.imported import with_sizes
     from singflow.planning.plan import RESULTS, alike, list_jobs, rows_by_step
+    from singflow.planning.prospects import leaks
     from singflow.planning.sizes import disk_bytes, expected_images, images_here, reference_size
     from singflow.study import read_layers, settle
     from singflow.system import existing, in_bytes, in_time
@@ -35,7 +32,8 @@ def plan(params: Params = PARAMS) -> None:
     if study.translator.folds or study.translator.reference:
         print("What the test of meaning would find, if features vary as made-up ones do ", end="")
         print("(docs/planning.md):")
-        print_leaks(images + reference_size(content)[0], models)
+        for said, names in leaks(images + reference_size(content)[0], study, models).items():
+            print(f"{', '.join(names)}: {said}")
     written = in_bytes(disk_bytes(content, images, models, spaces))
     free = in_bytes(shutil.disk_usage(existing(folder)).free)
     print(f"{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
@@ -60,15 +58,3 @@ def plan(params: Params = PARAMS) -> None:
             cells = ["GPU" if any(job.gpu for job in row.jobs) else "CPU", f"{asked:.1f}", time]
         table.append((row.step, str(len(row.jobs)), str(row.every), *cells))
     print_table(table)
-
-
-def print_leaks(images: int, models: "Mapping[str, ModelEntry]") -> None:
-    """Print the smallest leak that so many images can show, for models by their width."""
-    from singflow.analyses.power import smallest_leak
-    from singflow.planning.sizes import WIDE
-
-    found: dict[str, list[str]] = {}
-    for name, entry in models.items():
-        found.setdefault(smallest_leak(images, entry.feature_dim or WIDE), []).append(name)
-    for said, names in found.items():
-        print(f"{', '.join(names)}: {said}")

@@ -38,6 +38,7 @@ def run(
     from singflow.artifacts.catalog import CATALOG, TIERS
     from singflow.commands.show_summary import print_summary
     from singflow.engines import records
+    from singflow.planning.prospects import check_root, say_prospects
     from singflow.study import PARAMS, read_layers, read_params, settle
 
     words = options or []
@@ -45,7 +46,8 @@ def run(
     if asks_otherwise(parser, args):
         raise typer.Exit(not args_to_api(args, parser))
     file = args.configfile[-1] if args.configfile else PARAMS
-    study, entries = settle(read_layers(file), str(file))
+    content = read_layers(file)
+    study, entries = settle(content, str(file))
     given = parse_config(args.config)
     results, tier = Path("results", given.get("study", study.study)), os.environ.get("DVC_STAGE")
     if tier in TIERS:
@@ -53,7 +55,13 @@ def run(
     elif not (args.dryrun or args.touch or args.forceall):
         records.check_made_here(results)
     if not given:
+        if not args.dryrun:
+            check_root(study)
         check_weights(study, entries, words)
+        if tier not in TIERS:
+            say_prospects(content, study, entries["model"], str(file))
+    if args.targets == ["verdict"]:
+        args.config = [*args.config, "analyses=[]"]
     os.environ[QUIET] = "1"
     logging.getLogger("snakemake").propagate = False  # it has a handler of its own
     signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
@@ -70,6 +78,8 @@ def run(
         raise typer.Exit(130 if stopped else 1)
     if tier in TIERS:
         records.fill(results, [tier])
+    elif not (args.dryrun or args.touch) and args.targets == ["verdict"]:
+        print_summary(results)
     elif not (args.dryrun or args.touch) and {*args.targets} <= {"all", "report"}:
         print_summary(results, read_params(CATALOG["params"].at(results)).analyses)
 

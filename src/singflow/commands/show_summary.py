@@ -14,12 +14,14 @@ def show_summary(params: Params = PARAMS) -> None:
     print_summary(Path("results") / study.study, study.analyses)
 
 
-def print_summary(results: Path, analyses: Collection[str]) -> None:
-    """Print the summary and the paths of a finished study; InputError if it is not finished."""
+def print_summary(results: Path, analyses: Collection[str] | None = None) -> None:
+    """Print the summary of a finished study, and the paths of its figures; None: not the paths."""
     try:
         print(CATALOG["tables/summary.txt"].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
+    if analyses is None:
+        return
     shown, figures = asked(analyses), sorted((results / "figures").glob("*.png"))
     figures = [path for path in figures if f"figures/{path.name}" in shown and drawn(path)]
     for path in (*figures, *results.glob("report.html")):

@@ -1,16 +1,11 @@
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from singflow.commands.options import PARAMS
 from singflow.errors import InputError
-
-if TYPE_CHECKING:
-    from singflow.config.registry import ModelEntry
-    from singflow.study import Params
 
 STUDIES = Path("config/studies")
 WRITTEN = Path(".cache/studies")  # empty files with the SHA-256 of what this command wrote
@@ -39,6 +34,7 @@ def study(
     from singflow.cli import log
     from singflow.config.reading import read_yaml
     from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
+    from singflow.planning.prospects import check_root, say_prospects
     from singflow.study import check as check_study
     from singflow.study import (
         check_beside_reference,
@@ -65,33 +61,26 @@ def study(
     models = resolve_models(MODELS, checked.models, checked.weights, files=False)
     spaces = resolve_spaces(SPACES, checked.spaces, checked.weights, files=False)
     check_ids(models)
+    ready = True
     try:
         check_beside_reference(checked, models, spaces)
     except InputError as error:  # the reference may be made later
         log.warning("a run of this study would be refused: %s", error)
+        ready = False
+    if path.parent != STUDIES:  # whose images may come later
+        check_root(checked)
     text = render_params(content).encode()
     if not check:
         _keep(output, text)
         write_bytes(WRITTEN / hashlib.sha256(text).hexdigest(), b"")
         write_bytes(output, text)
         said = choices_made(given, content, models), losses(given, content, models, spaces)
-        for words in filter(None, (*said, _images_needed(checked, models))):
+        for words in filter(None, said):
             log.info("%s: %s", path, words)
+        if ready:
+            say_prospects(content, checked, models, str(path))
     elif not output.is_file() or output.read_bytes() != text:
         raise InputError(f"{output}: is not the study {name}: `singflow study {name}` writes it")
-
-
-def _images_needed(study: "Params", models: "Mapping[str, ModelEntry]") -> str:
-    """How many images a study needs that has no reference, and where they are; empty for others."""
-    from singflow.analyses.power import ADVISED, smallest_leak
-    from singflow.planning.sizes import WIDE
-
-    if study.translator.reference or not study.translator.folds or study.weights == "random":
-        return ""
-    width = max(entry.feature_dim or WIDE for entry in models.values())
-    public = "; Places365's validation set has 36,500 (docs/first-clip.md)"
-    said = smallest_leak(round(ADVISED * width), width)
-    return f"a verdict needs many images: {said}{public * (study.data.source != 'features')}"
 
 
 def _keep(file: Path, text: bytes) -> None:
@@ -111,4 +100,4 @@ def _keep(file: Path, text: bytes) -> None:
         return
     copy = file.with_name(f"{file.stem}.{digest[:8]}{file.suffix}")
     write_bytes(copy, before)
-    log.info("%s: held changes that this command did not write: they are kept in %s", file, copy)
+    log.info("%s: the study that was there is kept in %s", file, copy)

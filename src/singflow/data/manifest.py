@@ -103,7 +103,7 @@ def data_root(source: str, root: str) -> Path:
             ) from None
     path = outside(root)
     if not path.is_dir():
-        raise InputError(f"data.root {root}: no such folder: correct data.root in params.yaml")
+        raise InputError(f"data.root {root}: no such folder: correct data.root")
     return path
 
 

@@ -162,6 +162,10 @@ class Classifier:
         names = entry.class_names or read_class_list(listed)
         return load_entry(entry, name, names, device, download=download)
 
+    def __repr__(self) -> str:
+        classes, width = self.weight.shape
+        return f"Classifier {self.name}: {classes} classes, features of {width} numbers"
+
     @classmethod
     @explained()
     def of(
@@ -357,6 +361,12 @@ class Space:
         (fetch if download else check_here)(entry)
         texts = Texts(entry, on, ["an image of a {}"])
         return cls(name, entry, texts, on)
+
+    def __repr__(self) -> str:
+        return (
+            f"Space {self.name}: vectors of {self.entry.dim} numbers, on {self.device}\n"
+            f"embed_images(images) and embed_texts(texts); towers: {self.entry.source}"
+        )
 
     @cached_property
     @explained()
