@@ -61,7 +61,7 @@ def run(
         if tier not in TIERS:
             say_prospects(content, study, entries["model"], str(file))
     if args.targets == ["verdict"]:
-        args.config = [*args.config, "analyses=[]"]
+        args.config = [*(args.config or []), "analyses=[]"]
     os.environ[QUIET] = "1"
     logging.getLogger("snakemake").propagate = False  # it has a handler of its own
     signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes

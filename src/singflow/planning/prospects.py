@@ -48,7 +48,9 @@ def say_prospects(
         log.info("%s: a verdict needs many images: %s%s", origin, said, public)
         return
     images += reference_size(content)[0]
-    for said, names in leaks(images, study, models).items():
-        log.info("%s: what %s can show: %s", origin, ", ".join(names), said)
+    found = leaks(images, study, models)
+    for said, names in found.items():
+        of = ", ".join(names) if len(found) > 1 else "this study"
+        log.info("%s: what %s can show: %s", origin, of, said)
     if too_few(images, width):
         log.warning("%s: the verdict will probably be *cannot tell*: give more images", origin)
