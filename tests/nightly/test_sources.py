@@ -1,7 +1,6 @@
 """One study of the same images from a folder, a tar, WebDataset shards and Parquet shards."""
 
 import json
-import os
 import shutil
 import tarfile
 
@@ -9,10 +8,8 @@ import pandas as pd
 import pytest
 
 from singflow.artifacts.shards import read_manifest
-from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, read_classes
-from singflow.errors import InputError
-from tests.data.archives import add, pack, write_rows
+from tests.data.archives import pack, write_rows
 from tests.project import ROOT, Project
 
 CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
@@ -88,54 +85,3 @@ def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its
     assert list(manifest.columns) == [*listed.columns, "archive", "offset", "bytes"]
     paths = zip(manifest["path"], manifest["archive"], strict=True)
     assert [path.startswith(f"{archive}/") for path, archive in paths] == [True] * 20
-
-
-@pytest.mark.parametrize("source", ["tar", "webdataset", "parquet"])
-def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used(
-    project, made, source, tmp_path
-):
-    manifest = made[source][1]
-    root = shutil.copytree(project.folder / "images", tmp_path / "images")
-    first = manifest.iloc[0]
-    content = (project.folder / "images/photos" / first["label"]).iterdir()
-    place = (root / first["archive"]).read_bytes().index(next(content).read_bytes()[-500:])
-    with (root / first["archive"]).open("r+b") as file:
-        file.seek(place)
-        file.write(b"changed")
-    since = (
-        f"{first['path']}: ((has changed|unreadable: .*) since the manifest|.*run build_manifest)"
-    )
-    with pytest.raises(InputError, match=since):
-        read_unchanged(root, first, 10**8)
-    (root / first["archive"]).unlink()
-    gone = f"{first['path']}: No such file or directory since the manifest was built"
-    with pytest.raises(InputError, match=gone):
-        read_unchanged(root, first, 10**8)
-
-
-def test_snakemake_lists_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(  # noqa: E501
-    project,
-):
-    project.study(models=["tiny"], data=SOURCES["webdataset"])
-    manifest, images = "results/demo/data/manifest.parquet", project.folder / "images"
-    project.snakemake(manifest)
-
-    def stale():
-        return "rule build_manifest:" in project.snakemake("--dry-run", manifest)
-
-    assert not stale()
-    os.utime(images / "wds-00000.tar")
-    assert not stale()
-    images.rename(images.with_name("away"))
-    images.mkdir()
-    # Where the archives are not, as at a colleague's, what was made of them counts.
-    assert not stale()
-    images.rmdir()
-    images.with_name("away").rename(images)
-    with tarfile.open(images / "wds-00001.tar", "a") as tar:
-        add(tar, "000020.jpg", (data_root("packaged", ".") / "imagenet_00_243.jpg").read_bytes())
-        add(tar, "000020.cls", b"243")
-    assert stale()
-    project.snakemake(manifest)
-    assert len(read_manifest(project.folder / manifest)) == 21
-    assert not stale()
