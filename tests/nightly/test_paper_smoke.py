@@ -1,7 +1,6 @@
 """The paper's 16 classifiers and both spaces give what their own libraries give, untrained."""
 
 import gc
-import json
 
 import pandas as pd
 import pytest
