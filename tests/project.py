@@ -242,35 +242,21 @@ class Project:
         assert "Traceback" not in done.stdout
         return done.stdout
 
-    def killed(self, *command: str, fault: dict[str, Any]) -> str:
-        """Run a command until `fault` kills it (faults/sitecustomize.py); its output.
-
-        `cold` in `fault`: the programs are new processes, as is needed where one of them is to go
-        on without the others.
-        """
+    def killed(self, *command: str, **fault: str) -> None:
+        """Run a command until `fault` kills it (faults/sitecustomize.py)."""
         once = self.folder / ".snakemake/fault"
-        once.parent.mkdir(exist_ok=True)
         once.touch()
-        order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
         path = f"{self.folder / 'src'}:{FAULTS}"
-        variables = self.environment(
-            warm_start=not (order["cold"] or order["orphans"]),
-            PYTHONPATH=path,
-            FAULT=json.dumps(order),
-            SINGFLOW_WARM_FIRST=str(FAULTS / "sitecustomize.py"),
-        )
-        # A pipe ends when all processes have, which orphans are not to.
-        with tempfile.TemporaryFile("w+") as said:
-            streams = {"stdout": said if order["orphans"] else subprocess.PIPE, "text": True}
-            streams |= {"stderr": subprocess.STDOUT, "start_new_session": True}
-            process = subprocess.Popen(command, cwd=self.folder, env=variables, **streams)
-            told = process.communicate(timeout=PATIENCE)[0]
-            said.seek(0)
-            told = said.read() if told is None else told
-        assert process.returncode == -signal.SIGKILL and not once.exists(), (
-            f"{command} was not killed at {fault}:\n{told[-6000:]}"
-        )
-        return told
+        order = json.dumps(fault | {"once": str(once)})
+        variables = self.environment(warm_start=False, PYTHONPATH=path, FAULT=order)
+        streams = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,
+        }
+        process = subprocess.Popen(command, cwd=self.folder, env=variables, **streams)
+        told = process.communicate(timeout=PATIENCE)[0]
+        assert process.returncode == -signal.SIGKILL and not once.exists(), told.decode()
 
     def snakemake(self, *options: str, **kwargs) -> str:
         return self.run("snakemake", "--cores", "2", *options, **kwargs).stdout
