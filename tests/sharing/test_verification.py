@@ -10,9 +10,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 from safetensors.numpy import load_file
 from scipy.stats import ortho_group
@@ -21,14 +18,7 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.sharing.verification import (
-    Verdict,
-    compare,
-    compare_files,
-    hashes_of,
-    published,
-    summary,
-)
+from singflow.sharing.verification import Verdict, compare, hashes_of, published, summary
 from tests.project import AUTHOR, ROOT, files_of
 
 IDENTICAL, WITHIN, UNREAD, DIFFERS, *_ = Verdict
@@ -250,25 +240,6 @@ def test_a_file_that_cannot_be_read_is_named_on_either_side(trees, name):
         assert re.match(rf"{trees[0] / name}: not readable .*remove it", finding.said)
 
 
-@settings(max_examples=50)
-@given(
-    arrays(np.float64, (4, 3), elements=st.floats(-1e6, 1e6)),
-    arrays(np.float64, (4, 3), elements=st.floats(-3, 3) | st.sampled_from([0.0, np.nan, np.inf])),
-    st.sampled_from([FEATURES, "translators/s/m/linear.safetensors", "concepts/s/m.safetensors"]),
-)
-def test_a_file_is_the_same_as_itself_and_the_verdict_does_not_depend_on_the_side(
-    tmp_path_factory, numbers, noise, name
-):
-    folder = tmp_path_factory.mktemp("pair")
-    here, there = folder / "here", folder / "there"
-    write_tensors(here, {"x": numbers}, {})
-    write_tensors(there, {"x": numbers + noise * (np.abs(numbers) + 1) * 1e-2}, {})
-    for path in (here, there):
-        assert compare_files(name, path, path) == (name, WITHIN, 0.0, "", ())
-    forth, back = compare_files(name, here, there), compare_files(name, there, here)
-    assert (forth.verdict, forth.used) == (back.verdict, back.used)
-
-
 def test_the_summary_says_what_is_the_same_what_is_not_and_what_nobody_compared(trees):
     here, there = trees
 
@@ -350,15 +321,6 @@ def against_published(results, rev="HEAD", remote=None):
         return by_dvc, {one.name: one for one in compare(results, known, original)}
 
 
-def test_before_a_publication_only_what_git_has_is_known(repository):
-    (repository / "metrics.json").write_text('{"m": 2.6}\n')
-    by_dvc, found = against_published(repository)
-    assert not by_dvc and found["metrics.json"].said.startswith("m: 2.6 here, 2.5 there")
-    assert found[TABLE].verdict == Verdict.EXTRA
-    with published("other", "HEAD", None) as (known, *_):
-        assert known == {}
-
-
 def test_a_published_study_is_read_from_the_cache_the_remote_and_git(repository, tmp_path):
     run("dvc commit -q -f", "dvc push -q", *COMMIT, "git tag study/demo")
     by_dvc, found = against_published(repository)
@@ -378,35 +340,6 @@ def test_a_published_study_is_read_from_the_cache_the_remote_and_git(repository,
         assert found["metrics.json"].said.startswith("m: 2.6 here, 2.5 there")
         assert found[TABLE].said.startswith("column d[0]: 3.5 here, 2.5 there")
         assert files_of(repository.parents[1] / ".dvc") == before, "nothing was written"
-
-
-def test_only_the_hash_is_known_where_the_file_is_damaged_or_gone(repository, tmp_path):
-    run("dvc commit -q -f", "dvc push -q", *COMMIT)
-    content = (repository / TABLE).read_bytes()
-    (repository / TABLE).write_text("model,d\nm,3.5\n")
-    shutil.rmtree(tmp_path / "lab")
-    for copy in (tmp_path / "repository/.dvc/cache").rglob("*"):
-        if copy.is_file() and copy.read_bytes() == content:
-            copy.chmod(0o644)
-            copy.write_text("damaged")
-            finding = against_published(repository)[1][TABLE]
-            assert finding.verdict == DIFFERS and finding.said.startswith("only its hash is known")
-            copy.unlink()
-    assert against_published(repository)[1][TABLE].said.startswith("only its hash is known")
-
-
-def test_what_dvc_cannot_answer_is_said_with_a_way_on(repository, tmp_path, monkeypatch):
-    run("dvc commit -q -f", *COMMIT, f"git clone -q . {tmp_path}/clone")
-    for rev, remote, words in (
-        ("study/none", None, "DVC: unknown Git revision 'study/none'"),
-        ("HEAD", "nowhere", "DVC: .*remote 'nowhere' doesn't exist"),
-    ):
-        with pytest.raises(InputError, match=words):
-            against_published(repository, rev, remote)
-    monkeypatch.chdir(tmp_path / "clone")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "other"))
-    with pytest.raises(InputError, match=r"HEAD: .*neither DVC's cache .*--against <remote>"):
-        against_published(repository)
 
 
 def test_the_command_looks_at_one_tier_and_fails_for_what_differs(repository):
