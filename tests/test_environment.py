@@ -28,9 +28,7 @@ REQUIREMENTS = [
     for requirement in named
     if requirement.name != "singflow"
 ]
-MAKEFILE, GUIDE, RECIPE = (
-    (ROOT / name).read_text() for name in ("Makefile", "docs/installation.md", "Containerfile")
-)
+MAKEFILE, GUIDE = ((ROOT / name).read_text() for name in ("Makefile", "docs/installation.md"))
 
 
 def reached(extra):

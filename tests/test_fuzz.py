@@ -213,11 +213,7 @@ SECTION = yaml.safe_dump({"extraction": read_yaml(ROOT / "params.yaml")["extract
 PARAMS = (ROOT / "params.yaml").read_bytes()
 Extraction = Params.model_fields["extraction"].annotation
 FILES = {
-    "params.yaml": (
-        (ROOT / "params.yaml").read_bytes(),
-        YAML,
-        lambda path: check(read_yaml(path), str(path)),
-    ),
+    "params.yaml": (PARAMS, YAML, lambda path: check(read_yaml(path), str(path))),
     "extraction.yaml": (SECTION, YAML, lambda path: read_section(path, "extraction", Extraction)),
     "models.yaml": (MODELS, YAML, lambda path: resolve_models(path, NAMES)),
     "spaces.yaml": (REGISTRY, YAML, lambda path: resolve_spaces(path, SPACES)),
