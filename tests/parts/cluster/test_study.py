@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.parts.cluster.conftest import SNAKEMAKE, ClusterProject, targets
+from tests.project import ROOT
 
 HELD = """
 import sys
@@ -102,3 +103,20 @@ def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_th
 
 # The scheduler behind the README's command, as far as the command uses it. Both read 6:00 as six
 # minutes.
+QSUB = """#!/usr/bin/env bash
+mem=$(sed -E 's/.*mem=([0-9]+)mb.*/\\1/' <<< "$2") walltime=${2##*walltime=}
+exec sbatch --parsable --mem "$mem" --time "$walltime" "$3"
+"""
+
+
+@pytest.mark.nightly
+def test_another_executor_runs_the_same_rules_as_the_readme_says(project, reference):
+    documented = r"^snakemake --executor cluster-generic .*$"
+    (command,) = re.findall(documented, (ROOT / "README.md").read_text(), flags=re.M)
+    qsub = project.folder / "bin/qsub"
+    qsub.parent.mkdir()
+    qsub.write_text(QSUB)
+    qsub.chmod(0o755)
+    running = project.start("bash", "-c", f'PATH="$PWD/bin:$PATH" {command} {targets(1)[0]}')
+    assert running.ended() == 0, running.said[-4000:]
+    assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
