@@ -22,9 +22,8 @@ from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", *THREADS)
 PROCESSOR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
-LOADING = ("HF_HUB_CACHE", *PROCESSOR, *ELSEWHERE)  # read while libraries are loaded
+LOADING = ("HF_HUB_CACHE", *PROCESSOR, *THREADS)  # read while libraries are loaded
 MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`
 FAILED = {"make": 2, "dvc": 255}  # exit status of a program that fails, if it is not 1
 FAULTS = Path(__file__).with_name("faults")
