@@ -18,9 +18,8 @@ def test_the_gallery_shows_every_figure_in_a_small_picture():
     assert max(picture.stat().st_size for picture in pictures) <= MOST
 
 
-def test_the_readme_is_short_and_links_to_every_page():
+def test_the_readme_links_to_every_page():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) <= 200
     linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", readme))
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == linked
 
