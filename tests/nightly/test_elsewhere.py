@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from tests.project import ROOT, SMALL, Project, artifacts_of, without
-from tests.workflow.test_targets import BARE
 
 SNAKEFILE = f"{ROOT}/Snakefile"
 SIX = {"study": "six", "data": {"table": "config/vocab/packaged_six.csv"}}
@@ -109,10 +108,11 @@ def test_a_mistake_in_the_config_of_a_module_is_named(tmp_path):
     assert status == 1 and words in said, said
 
 
-def test_a_snakemake_without_the_package_says_what_a_run_needs(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(BARE)
+def test_a_snakemake_beside_a_wheel_says_that_a_run_needs_a_checkout(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/singflow").symlink_to(ROOT / "src/singflow")
     (tmp_path / "Snakefile").write_text(module("one", config=repr(STUDY)))
-    bare = {"warm_start": False, "PYTHONPATH": str(tmp_path)}
-    status, said = snakemake(tmp_path, "--dry-run", **bare)
+    wheel = {"warm_start": False, "PYTHONPATH": str(tmp_path / "lib")}
+    status, said = snakemake(tmp_path, "--dry-run", **wheel)
     words = f"run `make workflow` in a checkout of {ROOT} and use its .venv/bin/snakemake"
     assert status == 1 and words in said, said
