@@ -170,9 +170,9 @@ class Steps:
     def extract(self, model, images):
         """Head, features of the first images, and projector."""
         self.first(images)
-        self.run("extract_head", model=model, **self.source)
+        self.run("extract_head", model=model, whole=[], **self.source)
         keys = ("extraction", "seed", "threads")
-        self.run("extract_features", *keys, model=model, shard=0, **self.images_of)
+        self.run("extract_features", *keys, model=model, shard=0, whole=[], **self.images_of)
         self.run("fit_projector", "projector", "threads", model=model, shards=1)
 
     def embed(self, space, images, texts):
