@@ -511,7 +511,7 @@ def stability_table(found: pd.DataFrame) -> list[list[str]]:
 
 def gcm_of(images: Images, planted: Planted) -> list[float]:
     """The generalised covariance measure, with the plain read-outs of D for z and for b."""
-    a, b, logits, _, fold = vars(images.block).values()
+    a, b, logits, _, fold, *_ = vars(images.block).values()
     bands = Bands(a, logits)
     kernels = dict(bands.among())
 
@@ -530,7 +530,7 @@ def gcm_of(images: Images, planted: Planted) -> list[float]:
 
 def linear_gain_of(images: Images, planted: Planted) -> list[float]:
     """Linear Delta R2."""
-    a, b, _, _, fold = vars(images.block).values()
+    a, b, _, _, fold, *_ = vars(images.block).values()
     plain, full = operators(a @ a.T, fold), operators(a @ a.T + b @ b.T, fold)
     generator = np.random.default_rng(0)
     rests = remainders(images, planted)

@@ -16,7 +16,7 @@ from singflow.data.listing import list_table
 from singflow.data.manifest import data_root
 from tests import warm
 from tests.data.manifests import CLASSES, build
-from tests.project import ELSEWHERE, ROOT, THREADS, Project
+from tests.project import ROOT, Project
 from tests.wheel import Built, Environment
 
 settings.register_profile("untimed", deadline=None, derandomize="FUZZ" not in os.environ)
@@ -129,19 +129,6 @@ def published(snakemake_project, once):
         return project.command("publish")
 
     return once("published", publish)
-
-
-@pytest.fixture(scope="session")
-def elsewhere(tmp_path_factory):
-    """Variables that no artifact may show: other home, clock, language, figure style, threads."""
-    home = tmp_path_factory.mktemp("home")
-    (home / "matplotlibrc").write_text(
-        "font.family: serif\nfont.size: 14\naxes.grid: True\nsavefig.facecolor: yellow\n"
-        "lines.linewidth: 4\n"
-    )
-    place = (str(home), str(home), "C", "Pacific/Kiritimati", "12345")
-    threads = [str(1 + (os.cpu_count() or 1))] * len(THREADS)
-    return dict(zip(ELSEWHERE, (*place, *threads), strict=True))
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,8 @@ from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", *THREADS)
 PROCESSOR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
-LOADING = ("HF_HUB_CACHE", *PROCESSOR, *ELSEWHERE)  # read while libraries are loaded
+LOADING = ("HF_HUB_CACHE", *PROCESSOR, *THREADS)  # read while libraries are loaded
 MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`
 FAILED = {"make": 2, "dvc": 255}  # exit status of a program that fails, if it is not 1
 FAULTS = Path(__file__).with_name("faults")
@@ -242,35 +241,21 @@ class Project:
         assert "Traceback" not in done.stdout
         return done.stdout
 
-    def killed(self, *command: str, fault: dict[str, Any]) -> str:
-        """Run a command until `fault` kills it (faults/sitecustomize.py); its output.
-
-        `cold` in `fault`: the programs are new processes, as is needed where one of them is to go
-        on without the others.
-        """
+    def killed(self, *command: str, **fault: str) -> None:
+        """Run a command until `fault` kills it (faults/sitecustomize.py)."""
         once = self.folder / ".snakemake/fault"
-        once.parent.mkdir(exist_ok=True)
         once.touch()
-        order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
         path = f"{self.folder / 'src'}:{FAULTS}"
-        variables = self.environment(
-            warm_start=not (order["cold"] or order["orphans"]),
-            PYTHONPATH=path,
-            FAULT=json.dumps(order),
-            SINGFLOW_WARM_FIRST=str(FAULTS / "sitecustomize.py"),
-        )
-        # A pipe ends when all processes have, which orphans are not to.
-        with tempfile.TemporaryFile("w+") as said:
-            streams = {"stdout": said if order["orphans"] else subprocess.PIPE, "text": True}
-            streams |= {"stderr": subprocess.STDOUT, "start_new_session": True}
-            process = subprocess.Popen(command, cwd=self.folder, env=variables, **streams)
-            told = process.communicate(timeout=PATIENCE)[0]
-            said.seek(0)
-            told = said.read() if told is None else told
-        assert process.returncode == -signal.SIGKILL and not once.exists(), (
-            f"{command} was not killed at {fault}:\n{told[-6000:]}"
-        )
-        return told
+        order = json.dumps(fault | {"once": str(once)})
+        variables = self.environment(warm_start=False, PYTHONPATH=path, FAULT=order)
+        streams = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,
+        }
+        process = subprocess.Popen(command, cwd=self.folder, env=variables, **streams)
+        told = process.communicate(timeout=PATIENCE)[0]
+        assert process.returncode == -signal.SIGKILL and not once.exists(), told.decode()
 
     def snakemake(self, *options: str, **kwargs) -> str:
         return self.run("snakemake", "--cores", "2", *options, **kwargs).stdout

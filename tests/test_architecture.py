@@ -7,7 +7,6 @@ from graphlib import TopologicalSorter
 
 import grimp
 
-from singflow.engines.code import step_files
 from tests.project import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -47,22 +46,3 @@ def test_no_step_loads_a_heavy_library_before_it_uses_it():
     steps = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
     drawn = {"write_report": "write_report matplotlib"}  # the page has a figure of D
     assert done.stdout.splitlines() == [drawn.get(step, step) for step in steps]
-
-
-def test_every_file_that_the_page_names_is_there():
-    names = re.findall(
-        r"`((?:\w+/)*[\w.-]*\.(?:py|smk|yaml|rst|md|html|toml))`|`(Snakefile|src/\w+/)`|\]\((\w+\.md)\)",
-        PAGE + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
-    )
-    files = [file or place or link for file, place, link in names]
-    assert len(files) > 30
-    near = (ROOT, ROOT / "src/singflow", ROOT / "docs")
-    assert [file for file in files if not any((folder / file).exists() for folder in near)] == []
-
-
-def test_every_step_in_the_picture_is_there():
-    steps = {
-        step for arrow in re.findall(r"-->\|([^|]*)\|", PAGE) for step in re.findall(r"\w+", arrow)
-    }
-    assert len(steps) > 10
-    assert steps <= step_files(ROOT).keys()

@@ -10,15 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pydantic import Field
-from typer.testing import CliRunner
 
 from singflow import cli
 from singflow.artifacts.files import write_bytes
-from singflow.commands import program
 from singflow.commands.show_summary import print_summary
 from singflow.engines.code import step_files
 from singflow.engines.flags import spell
@@ -93,12 +89,6 @@ def test_every_step_explains_itself(capsys, step):
     assert step or "at 50% or more" in out
 
 
-@pytest.mark.parametrize("verb", ["", *sorted(verb.name for verb in program.registered_commands)])
-def test_every_command_explains_itself(verb):
-    shown = CliRunner().invoke(program, [*filter(None, [verb]), "--help"])
-    assert shown.exit_code == 0 and "Usage:" in shown.stdout
-
-
 def test_what_a_step_says_is_in_its_log_too_which_every_run_begins_anew(tmp_path):
     log = tmp_path / "logs/deep/script.log"
     for end, status, last in (
@@ -165,27 +155,6 @@ def python(lines, **variables):
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=known)
 
 
-def test_a_signal_to_a_child_does_not_end_its_parent():
-    done = python("""
-import os, signal, time
-from singflow import cli
-with cli.prepared():
-    cli.GRACE = 0
-    ready, begun = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
-        os.write(begun, b"x")
-        time.sleep(9999)
-    os.read(ready, 1)
-    os.kill(child, signal.SIGTERM)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    time.sleep(0.5)
-    print("alive")
-""")
-    assert (done.stdout, done.returncode) == ("7\nalive\n", 0), done.stderr
-
-
 def arrived(section, values):
     """A section as a script gets it from the words that Snakemake makes of it."""
 
@@ -227,14 +196,6 @@ def test_a_value_that_the_study_accepts_arrives_unchanged(place, value):
         assert arrived(section, study[section]) == study[section]
 
 
-@given(st.floats(0, 1, exclude_max=True), st.lists(st.floats(1e-6, 1e9), min_size=1))
-def test_numbers_arrive_to_the_last_bit(min_r2, lambdas):
-    summary = PARAMS["summary"] | {"min_r2": min_r2}
-    translator = PARAMS["translator"] | {"lambdas": lambdas}
-    assert arrived("summary", summary) == summary
-    assert arrived("translator", translator) == translator
-
-
 def test_limit_threads_sets_the_threads_of_every_blas_whatever_the_environment_says():
     done = python(
         """
@@ -255,22 +216,6 @@ print(json.dumps(counts))
     )
     counts = json.loads(done.stdout)
     assert all(counts) and [set(count) for count in counts] == [{1}, {3}, {1}, {2}]
-
-
-def test_more_threads_than_cores_are_remarked_on(caplog):
-    cores = os.cpu_count()
-    cli.limit_threads(cores)
-    assert not caplog.records
-    cli.limit_threads(cores + 1)
-    assert f"threads is {cores + 1}, but this machine has {cores} cores" in caplog.text
-    cli.limit_threads(cores)
-
-
-def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
-    shown = cli.progress(iter("abc"), total=3, unit="images", description="decode")
-    assert list(shown) == ["a", "b", "c"]
-    said = capsys.readouterr().err
-    assert "decode: 100%" in said and "3/3" in said and "images/s" in said
 
 
 def test_the_summary_lists_the_figures_that_were_asked_for_and_drawn(tmp_path, capsys):

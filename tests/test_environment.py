@@ -22,19 +22,13 @@ PINS = dict(
 EXTRAS = {
     name: list(map(Requirement, named)) for name, named in PROJECT["optional-dependencies"].items()
 }
-PRIVATE = {  # used by their internals
-    *("snakemake", "dvc", "diffusers", "foolbox", "itables", "timm", "open_clip_torch"),
-    *("sentence-transformers", "gradio", "causal-learn"),
-}
 REQUIREMENTS = [
     requirement
     for named in (map(Requirement, PROJECT["dependencies"]), *EXTRAS.values())
     for requirement in named
     if requirement.name != "singflow"
 ]
-MAKEFILE, GUIDE, RECIPE = (
-    (ROOT / name).read_text() for name in ("Makefile", "docs/installation.md", "Containerfile")
-)
+MAKEFILE, GUIDE = ((ROOT / name).read_text() for name in ("Makefile", "docs/installation.md"))
 
 
 def reached(extra):
@@ -70,11 +64,6 @@ def test_the_environments_of_the_makefile_hold_what_their_targets_need():
     assert made == alone | {"workflow": "cluster", "test": "all,test,check"}
 
 
-def test_what_is_used_by_its_internals_has_an_upper_bound():
-    operators = {each.name: {one.operator for one in each.specifier} for each in REQUIREMENTS}
-    assert {name for name, of_name in operators.items() if "<" in of_name} == PRIVATE
-
-
 def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvision():
     pins = {canonicalize_name(name): version for name, version in PINS.items()}
     for requirement in REQUIREMENTS:
@@ -86,57 +75,8 @@ def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvisi
             assert pins[name] in requirement.specifier
 
 
-def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_page():
-    (base,) = re.findall(r"^FROM python:([\d.]+)-slim-\w+$", RECIPE, flags=re.MULTILINE)
-    conda = [entry for entry in ENVIRONMENT if isinstance(entry, str)]
-    (python,) = [entry for entry in conda if entry.startswith("python")]
-    assert SpecifierSet(python.removeprefix("python")).contains(base)
-    (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", RECIPE)
-    assert set(packages.split()) == {"git", "make"} & set(conda)
-    (steps,) = re.findall(r"^RUN pip install (.*)", RECIPE, flags=re.MULTILINE)
-    (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", MAKEFILE)
-    theirs = theirs.replace("--quiet --no-compile", "--no-cache-dir")
-    assert steps == theirs.replace("$(EXTRAS)", "cluster,app")
-    copied = " ".join(re.findall(r"^COPY (.*) \S+$", RECIPE, flags=re.MULTILINE)).split()
-    assert all((ROOT / path).exists() for path in copied)
-    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= set(copied)
-
-
-def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
-    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert usage["report"] is True
-    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
-    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
-    assert "make workflow" in usage["mandatory-flags"]["desc"]
-    smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
-    assert usage["software-stack-deployment"] == {
-        "conda": any("conda:" in text for text in smk),
-        "apptainer": any("container:" in text for text in smk),
-        "apptainer+conda": False,
-    }
-    assert (ROOT / "config/README.md").read_text().startswith("# ")
-
-
 def test_no_file_names_a_registry_host_or_a_folder_of_a_machine():
     named = re.compile(rb"pypi\.org|pythonhosted|/home/\w|/root/|/work/")
     own = [name for name in FILES if (ROOT / name).is_file()]
     files = {name for name in own if named.search((ROOT / name).read_bytes())}
     assert files <= {"tests/test_environment.py"}
-
-
-def test_what_contributors_read_names_what_is_there():
-    """The linters are those of the Makefile, the files exist, and the version is one."""
-    page = (ROOT / "CONTRIBUTING.md").read_text()
-    first = (ROOT / "docs/architecture.md").read_text()
-    files = re.findall(r"^\d+\. `([^`]+)`", first, flags=re.MULTILINE)
-    places = [[ROOT / file, ROOT / "src/singflow" / file] for file in files]
-    found = [place for both in places for place in both if place.is_file()]
-    lines = sum(len(file.read_text().splitlines()) for file in found)
-    assert len(files) == len(found) == 12 and 2500 < lines < 3500  # "about 3,000 lines"
-    linked = re.findall(r"\]\(([^)#:]+)[)#]", page)
-    assert len(linked) > 4 and [file for file in linked if not (ROOT / file).exists()] == []
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [hook["entry"] for repo in hooks for hook in repo["hooks"]] == ["make style"]
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
-    assert cited == PROJECT["version"]
-    assert f"\n## {cited}" in (ROOT / "CHANGELOG.md").read_text()

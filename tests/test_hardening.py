@@ -18,17 +18,16 @@ from PIL import Image
 
 from singflow.artifacts import files
 from singflow.config.reading import read_yaml
-from singflow.data.images import FORMATS, read_unchanged
-from singflow.data.listing import list_folder, list_table
+from singflow.data.images import read_unchanged
+from singflow.data.listing import list_table
 from singflow.data.manifest import Candidate, inspect, read_classes
-from singflow.data.reading import subfolders
 from singflow.data.vocabulary import read_vocabulary
-from singflow.errors import InputError, in_one_line
-from singflow.study import check, settle
+from singflow.errors import InputError
+from singflow.study import check
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.live import open_image
 from tests.config.studies import changed
-from tests.data.manifests import CLASSES, build
+from tests.data.manifests import CLASSES
 from tests.project import ROOT
 
 # The disk
@@ -43,17 +42,6 @@ def run(cwd=None, **flags):
     variables = {name: value for name, value in os.environ.items() if "COVERAGE_" not in name}
     given = {"capture_output": True, "text": True, "env": variables, "cwd": cwd}
     return subprocess.run([sys.executable, ROOT / "tests/step.py", *words], **given)
-
-
-def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
-    done = run(output=tmp_path / "file", log="/dev/full")
-    assert done.returncode == 0 and done.stderr == "at work\n"
-    assert (tmp_path / "file").stat().st_size == 100_000
-
-
-def test_a_machine_without_memory_is_no_damaged_file():
-    with pytest.raises(MemoryError, match="of 1 TB"), in_one_line("a.npz: not readable"):
-        raise MemoryError("of 1 TB")
 
 
 def test_a_results_folder_that_may_not_be_written_to_is_named(tmp_path):
@@ -94,67 +82,6 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
 
 
 # Many files
-
-
-def calls(work):
-    """Calls of functions, Python's and others, that a piece of work makes."""
-    count = 0
-
-    def note(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
-
-
-class Name(str):
-    """A name whose comparisons are calls of Python."""
-
-    __hash__ = str.__hash__
-
-    def __eq__(self, other):
-        return str(self) == other
-
-
-def work_of_listing(folder, sizes, monkeypatch, *, labels):
-    """Calls by which folders of so many files, under one label or a label each, are drawn from."""
-
-    def counted(root):
-        return [SimpleNamespace(name=Name(folder.name)) for folder in subfolders(root)]
-
-    monkeypatch.setattr("singflow.data.listing.subfolders", counted)
-    work = {}
-    for n in sizes:
-        root, first = folder / str(n), []
-        for number in range(n):
-            path = root / (f"{number:06d}" if labels else "label") / f"{number:06d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if number < 10:
-                Image.new("RGB", (1, 1), (number, 0, 0)).save(path)
-                first.append(path)
-            else:
-                os.link(first[number % 10], path)
-
-        def draw(root=root, n=n):
-            manifest, rejected = build(root, *list_folder(root, CLASSES), per_class=30, threads=1)
-            assert len(manifest) == (n if labels else 30) and len(manifest) + len(rejected) == n
-
-        work[n] = calls(draw)
-    return work
-
-
-@pytest.mark.parametrize("few", [300, pytest.param(10_000, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("labels", [False, True])
-def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(
-    tmp_path, monkeypatch, labels, few
-):
-    work = work_of_listing(tmp_path, (few, 10 * few), monkeypatch, labels=labels)
-    assert work[10 * few] < 12 * work[few]
 
 
 # Images
@@ -287,16 +214,6 @@ def test_no_message_carries_control_characters_or_broken_text_to_the_terminal(ho
     assert str(InputError("größe/図 👩\u200d👧.png")) == "größe/図 👩\u200d👧.png"
 
 
-def test_a_line_of_a_message_keeps_the_file_and_the_fix_whatever_names_are_between():
-    message = str(InputError(f"a.yaml: holds {'x, ' * 10**5}: remove it"))
-    assert len(message) < 5000 and message[:8] == "a.yaml: " and message[-11:] == ": remove it"
-
-
-def test_the_readme_names_the_formats_that_are_read():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").upper()
-    assert all(name in readme for name in FORMATS)
-
-
 # Pipes and devices
 
 
@@ -325,11 +242,3 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_not_waited_for(
         LISTS[name](path)
     reason = inspect(tmp_path, Candidate(name, "", -1, ""), 100)
     assert reason == "unreadable: not a regular file"
-
-
-def test_a_pipe_that_a_study_names_is_refused_before_its_first_step(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    os.mkfifo(tmp_path / "pipe")
-    for place in ("data.table", "data.classes", "concepts.vocabulary"):
-        with pytest.raises(InputError, match="pipe: not a regular file, but a pipe or a device"):
-            settle(changed({place: str(tmp_path / "pipe")}), "params.yaml")

@@ -1,6 +1,5 @@
 """The library's one call on arrays: planted answers, every form of the arrays, and refusals."""
 
-import inspect
 import json
 import os
 import pickle
@@ -21,12 +20,8 @@ from threadpoolctl import threadpool_info
 
 import singflow
 from singflow import Evidence, InputError
-from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.metrics import angle_deg
-from singflow.analyses.summary import Summary
-from singflow.data.arrays import IMAGES
-from singflow.translators.arrays import ArrayImages, clusters_of, folds_of
-from singflow.translators.parameters import Translation
+from singflow.translators.arrays import clusters_of, folds_of
 from singflow.translators.reference import Pool
 
 RNG = np.random.default_rng(7)
@@ -120,26 +115,6 @@ def test_arrays_tensors_memory_maps_and_functions_give_the_same_bits(tmp_path, f
         np.testing.assert_array_equal(again.images["is_deg"], found.images["is_deg"])
 
 
-def test_images_are_read_in_blocks_that_hang_on_no_form_and_hold_both_sides_in_order():
-    n = IMAGES + 300
-    x = np.arange(n, dtype=np.float32)[:, None] * [1.0, 2.0]
-    z = np.random.default_rng(0).standard_normal((n, 3000)).astype(np.float32)
-    forms = [(x, z), (functions(x, 999), functions(z, 50)), (functions(x, n), z)]
-    read = [list(ArrayImages.read(*form)) for form in forms]
-    for blocks in read:
-        assert [len(rows) for _, rows in blocks] == [IMAGES, 300]
-        np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks]), z)
-        for name, whole in (("features", x), ("image_id", np.arange(n)), ("view", np.zeros(n))):
-            np.testing.assert_array_equal(np.concatenate([t[name] for t, _ in blocks]), whole)
-
-
-def test_views_of_an_image_serve_the_translator_alone():
-    x, z = planted(2, leak=1.0)
-    views = np.stack([x, planted(3)[0]], axis=1), np.stack([z, planted(3)[1]], axis=1)
-    alone, more = singflow.measure(x, WEIGHT, z), singflow.measure(views[0], WEIGHT, views[1])
-    assert more.d == alone.d and more.r2 != alone.r2
-
-
 def test_rows_of_a_group_and_copies_share_a_fold_so_that_no_copy_explains_another():
     rng = np.random.default_rng(4)
     x, _ = planted(5, n=24)
@@ -187,12 +162,6 @@ def test_folds_hold_whole_clusters_and_differ_by_at_most_the_largest(rows, folds
     assert all(len(set(fold[clusters == cluster])) == 1 for cluster in set(clusters))
     sizes = np.bincount(fold, minlength=folds)
     assert sizes.min() > 0 and np.ptp(sizes) <= np.bincount(clusters).max()
-
-
-def test_given_folds_are_their_order_whatever_their_numbers():
-    clusters, fold = np.arange(6), np.array([0, 1, 2, 0, 1, 2])
-    for folds in (fold + 2000, [2**40 * number for number in fold]):
-        np.testing.assert_array_equal(folds_of(folds, clusters, 0), fold)
 
 
 def test_a_text_along_the_leak_is_hidden_and_others_are_not():
@@ -359,12 +328,6 @@ def test_a_known_leak_is_the_head_cut_to_few_classes_and_a_head_of_nine_has_none
     assert "known leak" not in set(nine.controls["control"])
 
 
-def test_the_figure_has_the_numbers(found):
-    first, second = found.plot().axes
-    assert first.get_lines()[0].get_ydata()[0] == pytest.approx(100 * found.d)
-    assert sum(bar.get_height() for bar in second.patches[:30]) == 240
-
-
 def test_a_head_without_null_space_has_no_verdict_but_that():
     x, z = planted(0)
     full = np.vstack([WEIGHT, BASIS[:, CLASSES:].T]).astype(np.float32)
@@ -447,15 +410,6 @@ def test_bad_input_is_refused_in_one_line(wrong, line):
     with pytest.raises(InputError, match=line) as refused:
         singflow.measure(given.pop("features"), given.pop("head"), given.pop("embeddings"), **given)
     assert "\n" not in str(refused.value)
-
-
-def test_its_defaults_are_those_of_a_study():
-    given = inspect.signature(singflow.measure).parameters
-    sections = [section.model_validate({}) for section in (EvidenceSettings, Translation, Summary)]
-    evidence, translator, summary = sections
-    wanted = {"folds": translator.folds, "margin": evidence.margin, "draws": evidence.draws}
-    wanted["confidence"] = summary.confidence
-    assert {name: given[name].default for name in wanted} == wanted
 
 
 def test_questions_with_bad_input_are_refused(found):

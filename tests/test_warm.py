@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import PATIENCE
-from tests.warm import CLIENT, FOLDER, SERVER
+from tests.warm import CLIENT, SERVER
 
 TELL = """
 import json, os, sys
@@ -83,9 +83,3 @@ def test_a_program_ends_with_its_client(server, tmp_path, how):
     process.send_signal(how)
     until(lambda: not Path("/proc", began.read_text()).exists())
     assert process.wait(PATIENCE) == -how
-
-
-def test_programs_of_the_tests_can_be_started():
-    assert all(os.access(path, os.X_OK) for path in (FOLDER / "bin").iterdir()), (
-        "else a slower one of the same name is"
-    )

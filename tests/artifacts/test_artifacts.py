@@ -1,5 +1,3 @@
-import gc
-import json
 import os
 import shutil
 import subprocess
@@ -90,35 +88,6 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     assert living.returncode == 0 and contents(tmp_path) == {path.name: b"half"}
 
 
-def test_of_several_that_write_one_file_at_once_a_whole_one_is_there_at_every_moment(tmp_path):
-    path = tmp_path / "scores.bin"
-    files.write_bytes(path, b"0" * 300_000)
-    lines = """
-from singflow.artifacts import files
-for _ in range(60): files.write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 300_000)
-"""
-    writers = [program(lines, path, letter) for letter in "abc"]
-    seen, at_work = set(), True
-    while at_work:
-        at_work = any(writer.poll() is None for writer in writers)
-        content = path.read_bytes()
-        seen.add((len(content), len(set(content))))
-    assert [writer.returncode for writer in writers] == [0] * 3
-    assert seen == {(300_000, 1)} and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_files_honour_the_umask(tmp_path, kind):
-    for mask in (0o022, 0o077):
-        before = os.umask(mask)
-        try:
-            WRITERS[kind][0](tmp_path / "file")
-            assert os.umask(mask) == mask
-        finally:
-            os.umask(before)
-        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
-
-
 RESERVED = {"__metadata__", *catalog.TENSORS}
 NAMES = st.text(min_size=1).filter(lambda name: name not in RESERVED)
 
@@ -141,15 +110,6 @@ def test_tensors_come_back_as_they_were_written(tmp_path_factory, tensors, metad
             assert copy.tobytes() == tensor.tobytes()
     with safe_open(path, framework="numpy") as file:
         assert (file.metadata() or {}) == metadata
-
-
-def test_tensors_are_written_byte_for_byte_alike_in_any_order(tmp_path):
-    """The library keeps metadata in an order of its own, another one in every call."""
-    for name, letters in (("first", "abcdefgh"), ("last", "hgfedcba")):
-        tensors = {letter: np.full((2, 3), ord(letter), np.float32) for letter in letters}
-        facts = {letter: letter for letter in letters}
-        tensor_files.write_tensors(tmp_path / name, tensors | {"ids": np.arange(5)}, facts)
-    assert len(set(contents(tmp_path).values())) == 1 and len(load_file(tmp_path / "last")) == 9
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -189,26 +149,6 @@ def test_json_that_is_not_finite_is_never_written(tmp_path):
     assert files.read_json(path) == {"rank": 1} and list(tmp_path.iterdir()) == [path]
 
 
-VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(**FINITE), st.text()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=60)
-@given(st.dictionaries(st.text(), VALUES, max_size=4), st.randoms(use_true_random=False))
-def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(
-    tmp_path_factory, content, random
-):
-    folder = tmp_path_factory.getbasetemp()
-    shuffled = dict(random.sample([*content.items()], len(content)))
-    for name, value in (("a.json", content), ("b.json", shuffled)):
-        files.write_json(folder / name, value)
-        assert files.read_json(folder / name) == content
-    assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
-
-
 def test_a_table_comes_back_as_written_without_its_index_and_its_columns_are_checked(tmp_path):
     path = tmp_path / "scores.parquet"
     tables.write_parquet(path, FRAME.set_axis([7, 8, 9]))
@@ -217,23 +157,6 @@ def test_a_table_comes_back_as_written_without_its_index_and_its_columns_are_che
     pd.testing.assert_frame_equal(some, FRAME[["label"]])
     message = refusal(tables.read_parquet, path, "evidence_images")
     assert message.startswith(f"{path}: has no column 'floor_is_deg' of floats")
-
-
-def test_a_list_for_people_is_a_csv_file_whose_texts_stay_texts(tmp_path):
-    path, rows = tmp_path / "rejected.csv", [["a,b.jpg", 'no "image"\n'], ["größe.jpg", "NA"]]
-    tables.write_csv(path, ["path", "reason"], rows)
-    expected = 'path,reason\n"a,b.jpg","no ""image""\n"\ngröße.jpg,NA\n'
-    assert path.read_bytes() == expected.encode()
-    assert tables.read_table(path).to_numpy().tolist() == rows
-    message = refusal(tables.read_table, path, ["note"])
-    assert message.startswith(f"{path}: has no column note")
-
-
-def test_provenance_names_versions_and_facts_as_text():
-    facts = tensor_files.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
-    assert json.loads(facts.pop("software")).keys() == {"numpy", "scipy", "singflow"}
-    version = {"schema_version": tensor_files.SCHEMA_VERSION}
-    assert facts == version | {"study": "demo", "alpha": "0.5", "top1": "null"}
 
 
 @given(st.integers(1, 2000), st.data())
@@ -367,15 +290,6 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     write(path)
 
 
-@pytest.mark.nightly
-def test_a_matrix_that_the_disk_has_no_room_for_is_refused_at_once(small_disk):
-    message = refusal(Scratch, small_disk, 500_000, 4)
-    gc.collect()  # the file without a name, which would hold the disk
-    assert message.startswith(f"{small_disk}/")
-    assert "cannot be written, the disk or your quota is full" in message
-    assert not any(small_disk.iterdir())
-
-
 INDEXES = [slice(1, 3), slice(None), slice(9, 2, -3), [2, 0], [1, 4, 8], [3, 3], [0, 39], 1]
 INDEXES += [(np.array([2, 0]), slice(1, None)), np.array([[5], [7]]), np.array([], int)]
 
@@ -391,25 +305,3 @@ def test_what_is_read_of_a_matrix_in_a_file_is_a_copy(tmp_path):
         assert matrix[:].tolist() == expected.tolist()
     with pytest.raises(IndexError, match="40"):
         matrix[[0, 40]]
-
-
-READS = """
-import resource
-from singflow.artifacts.scratch import Scratch
-matrix = Scratch(Path(sys.argv[1]), 200_000, 256)
-for start in range(0, 200_000, 10_000):
-    matrix[start : start + 10_000] = np.full((10_000, 256), start, np.float32)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-order = np.random.default_rng(0).permutation(200_000)
-for start in range(0, 20_000, 10_000):
-    rows = order[start : start + 10_000]
-    assert (matrix[rows][:, 0] == rows // 10_000 * 10_000).all()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-def test_rows_from_all_over_a_large_matrix_need_the_memory_of_these_rows_alone(tmp_path):
-    done = program(READS, tmp_path, stdout=subprocess.PIPE, text=True)
-    used, _ = done.communicate()
-    assert done.returncode == 0
-    assert float(used) < 60, "MB; the rows have 10, the matrix 205"

@@ -17,7 +17,7 @@ from singflow.commands import doctor as module
 from singflow.config.reading import read_yaml
 from singflow.config.sections import PACKAGE_DATA
 from singflow.study import PARAMS as FILE
-from singflow.system import ask, existing, in_bytes
+from singflow.system import ask
 from tests import warm
 from tests.project import ROOT
 from tests.refusals import refused
@@ -70,15 +70,6 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     assert re.fullmatch(r"ok +disk .* free; the results of 20 images take \S+ MB", lines["disk"])
     assert lines["slurm"].startswith("absent  slurm    none here: `snakemake --cores all`")
     assert not (tree / "store").exists()
-
-
-def test_a_study_that_is_not_valid_fails_and_what_needs_it_is_not_checked(tree):
-    edit(tree, weights="some", wieghts=1)
-    lines = doctor(tree, 1)
-    assert [*lines] == ["remote", "study"] and lines["study"].startswith("fail")
-    assert "weights: 'some'" in lines["study"] and "mean 'weights'?" in lines["study"]
-    (tree / "params.yaml").unlink()
-    assert "params.yaml: no such file" in doctor(tree, 1)["study"]
 
 
 def test_a_gpu_is_missed_where_the_study_wants_one(tree, monkeypatch):
@@ -166,12 +157,6 @@ def test_a_remote_works_or_its_lack_is_named(tree, closed_port, monkeypatch):
                 silent.accept()[0].close()
                 return
     pytest.fail("the remote was not asked")
-
-
-def test_sizes_have_their_unit_and_the_nearest_folder_that_exists_is_found(tree):
-    sizes = (0, 81_349_000, 1e9, 2.5e13, 3e15)
-    assert [*map(in_bytes, sizes)] == ["0 kB", "81.3 MB", "1 GB", "25 TB", "3e+03 TB"]
-    assert existing(tree / "a/b/c") == tree
 
 
 def test_a_command_that_hangs_fails_or_is_absent_is_said_to_be_that():

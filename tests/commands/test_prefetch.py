@@ -15,7 +15,6 @@ import torch
 import yaml
 from safetensors.torch import save
 
-import singflow
 from singflow.commands.prefetch import prefetch
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry
@@ -189,21 +188,6 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(place, 
     refused = python(*step, status=1)
     assert re.search(rf"{RESNET}: model\.safetensors {fix}", refused.stderr, re.M)
     assert len(hub.requests) == asked
-
-
-def test_a_notebook_downloads_when_it_is_told_so(place, hub):
-    save_dual_encoder("siglip", place / "siglip")
-    published(hub, "some/siglip", files_of(place / "siglip"), "v1.0")
-    published(hub, SMALL, weights_of(timm.create_model(RESNET)))
-    write({SMALL: None}, {"mine": SHARDED})
-    for load, name in ((singflow.Classifier.load, SMALL), (singflow.Space.load, "mine")):
-        asked = len(hub.requests)
-        with pytest.raises(InputError, match=r"model\.safetensors is not in .* download=True$"):
-            load(name)
-        assert len(hub.requests) == asked
-        load(name, download=True)
-        assert len(hub.requests) > asked
-        load(name)
 
 
 def test_what_cannot_be_had_is_listed_and_the_rest_is_fetched(place, hub, capsys):

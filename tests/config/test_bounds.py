@@ -10,9 +10,7 @@ import singflow
 from singflow import cli
 from singflow.config.registry import MOST_CLASSES, ModelEntry
 from singflow.config.sections import Section
-from singflow.errors import InputError
-from singflow.study import Params, check, with_derived_keys
-from tests.config.studies import PARAMS, changed
+from singflow.study import Params
 
 
 def parameter_classes():
@@ -50,45 +48,6 @@ def test_every_number_of_every_parameter_class_has_finite_bounds_on_both_sides()
         lower = schema.get("minimum", schema.get("exclusiveMinimum", math.nan))
         upper = schema.get("maximum", schema.get("exclusiveMaximum", math.nan))
         assert math.isfinite(lower) and math.isfinite(upper), place
-
-
-def numeric_places():
-    for section, values in PARAMS.items():
-        for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
-            many, place = isinstance(value, list), f"{section}.{key}" if key else section
-            first = value[0] if many and value else value
-            if type(first) in (int, float) or place in ("data.per_class", "projector.rank"):
-                yield place, many
-
-
-ABSURD = [10**30, -(10**30), 1e-300, math.nan, math.inf]
-
-
-@pytest.mark.parametrize("number", ABSURD, ids=str)
-def test_no_absurd_number_is_taken_anywhere(number):
-    places = list(numeric_places())
-    assert len(places) > 25
-    for place, many in places:
-        study = changed({place: [number] if many else number})
-        if number == 1e-300 and place in TINY:
-            check(study, "params.yaml")
-            continue
-        with pytest.raises(InputError, match=rf"params\.yaml: {place}"):
-            check(study, "params.yaml")
-
-
-TINY = {  # of which as little as one likes is possible
-    "data.max_rejected_fraction", "extraction.top1_margin", "training.dropout",
-    "training.learning_rate", "training.weight_decay", "projector.energy",
-    "summary.confidence", "summary.min_r2", "pictures.ladder_is_deg",
-    "steering.target_is_deg", "evidence.margin",
-}  # fmt: skip
-
-
-def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():
-    words = r"extraction\.shards: 1000000000000 .*less than or equal to 99999"
-    with pytest.raises(InputError, match=words):
-        check(with_derived_keys(PARAMS | {"extraction": {"shards": 10**12}}), "mine.yaml")
 
 
 @pytest.mark.parametrize("kept", [f"0-{MOST_CLASSES}", "9" * 5000, ",".join(["1"] * 999)])

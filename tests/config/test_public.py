@@ -1,14 +1,8 @@
 import re
 import shutil
 
-from singflow.config.public import public_params, shortened
+from singflow.config.public import public_params
 from tests.project import ROOT
-
-
-def test_a_path_outside_the_checkout_is_cut_to_its_name():
-    for path in ("./x.csv", "/data/x.csv", "../up/x.csv", "~/x.csv"):
-        assert shortened(path) == "x.csv"
-    assert shortened("config/vocab/x.txt") == "config/vocab/x.txt"
 
 
 def test_parameters_that_are_shown_name_no_folder_of_this_machine_and_keep_their_comments(tmp_path):

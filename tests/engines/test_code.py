@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from singflow.engines.code import SHARED, digest_of, modules_of, step_files
+from singflow.engines.code import SHARED, modules_of, step_files
 from tests.project import ROOT, Project
 
 STEPS = list(step_files(ROOT))
@@ -99,38 +99,3 @@ def test_prose_formatting_and_plumbing_change_no_digest(tree):
         with (tree.folder / f"src/singflow/{name}.py").open("a") as file:
             file.write("\n\ndef new():\n    return 1\n")
     assert asked(tree.folder, DIGESTS) == before
-
-
-SOURCE = '''"""Prose."""
-import math
-from typing import NamedTuple
-
-
-@property
-class Point(NamedTuple, metaclass=type):
-    """Prose."""
-
-    x: int = Field(1, description="prose", ge=0)  # prose
-    y: "float | None" = None
-
-
-async def f(a, /, *b: str, c=(), **d) -> "é\\U0001fae9":
-    global g
-    try:
-        g = [n async for n in a if (m := n) is not ...] or {**d, "b": {-1e-7, 2j, b"\\xff"}}
-    except* (OSError, ValueError) as error:
-        raise error from None
-    match g:
-        case [Point(x=0), *_] | {"k": None, **rest} if not rest:
-            return lambda *, k=0x1F: f"{k!r:>{c}.1f} {{}} {g[1:, ::2]=}" "and" f"{d:}"
-    del g[0]
-    yield await f(*b), math.pi @ g
-'''
-
-
-def test_a_digest_is_the_same_for_every_python(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(SOURCE, encoding="utf-8")
-    assert digest_of(program) == (
-        "d831c2abdba2490fc4a2bc4ea6fe91740d842107d30a4a460815810551566994"
-    )

@@ -2,23 +2,12 @@
 
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from singflow.errors import InputError
-from singflow.study import render_params, with_derived_keys
 from tests import warm
-from tests.project import ROOT, Project
-
-SMALLEST = {
-    "study": "small",
-    "models": ["tiny"],
-    "analyses": ["zero_shot"],
-    "comparison": {"models": [], "kinds": []},
-    "evidence": {"draws": 2},
-}
+from tests.project import ROOT
 
 
 def run(name, *flags, root=ROOT, **options):
@@ -34,14 +23,6 @@ def run(name, *flags, root=ROOT, **options):
         said = f"MISSED: {missed}" if missed else "every mark is reached"
         assert done.stdout.splitlines()[-1] == said
     return done.stdout, {figure: (float(value), reached) for figure, value, reached in rows}
-
-
-@pytest.fixture
-def common(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import common
-
-    return common
 
 
 def test_every_figure_of_the_numerical_core_is_measured():
@@ -87,42 +68,3 @@ def test_towers_run_on_three_paths_in_every_precision_or_the_table_says_why(tmp_
     fast = table.index.get_level_values("precision") == "tf32"
     assert (table[fast] == "this device has no TF32").all(axis=None)
     assert (table[~fast].astype(float) > 0).all(axis=None)
-
-
-def test_the_engines_are_measured_on_what_is_committed(tmp_path):
-    project = Project(tmp_path / "repository")
-    study = render_params(with_derived_keys(SMALLEST))
-    (project.folder / "config/studies/small.yaml").write_text(study)
-    project.commit()
-    (project.folder / "Snakefile").write_text("not committed")
-    flags = ["--studies", "demo", "--cold", "small", "--repeats", 1]
-    said, figures = run("engines", *flags, root=project.folder)
-    _, large, _, repro, alone = map(str.split, said.splitlines()[:5])
-    assert large[0] == "demo" and int(large[1]) > 100 and len(large) == 5
-    assert [repro[:2], alone[:2]] == [["dvc", "repro"], ["singflow", "run"]]
-    *own, ratio = figures.items()
-    names = ("dry run, all to do", "dry run, nothing to do", "run, nothing to do")
-    assert [figure for figure, _ in own] == [f"demo: seconds of a {name}" for name in names]
-    assert all(value > 0 for _, (value, _) in own)
-    assert ratio[0] == "dvc repro: times as long as singflow run"
-    assert ratio[1][0] == pytest.approx(float(repro[2]) / float(alone[2]), rel=0.02)
-
-
-def test_missed_marks_are_named(common, capsys):
-    for sense, mark, worse in ((">=", 2.0, 1.98), ("<=", 2.0, 2.02)):
-        of = {"best": mark, "near": worse, "none": np.nan}
-        marks = [common.Mark(name, value, sense, mark) for name, value in of.items()]
-        common.tell(marks[:1])
-        assert capsys.readouterr().out.endswith("True\nevery mark is reached\n")
-        common.tell(marks)
-        assert capsys.readouterr().out.endswith("\nMISSED: near; none\n")
-
-
-def test_a_folder_of_photos_is_repeated_and_an_empty_one_is_named(common, tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path}: holds no images"):
-        common.photos(tmp_path, 1)
-    for name in "ba":
-        (tmp_path / name).write_text(name)
-    root, rows = common.photos(tmp_path, 3)
-    assert root == tmp_path and [*rows["path"]] == ["a", "b", "a"]
-    assert [*rows["image_id"]] == [0, 1, 2]

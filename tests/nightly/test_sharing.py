@@ -1,31 +1,38 @@
-"""Studies as versions in one history, and translators in another repository.
+"""Studies as versions in one history, and translators in another repository."""
 
-Every command of docs/versions.md is run as a reader would.
-"""
-
-import hashlib
-import io
-import json
-import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.project import ROOT, Project, artifacts_of, blocks, files_of
+from tests.project import Project, artifacts_of, files_of
 
-LINEAR = "translators/conse_minilm/efficientnet_lite0/linear.safetensors"
-SECTIONS = dict(
-    part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:]
-)
-REPRO, RECORD = blocks(SECTIONS["Snakemake or DVC"])
-(PUBLISH,), (ANOTHER,) = blocks(SECTIONS["Publish a study"]), blocks(SECTIONS["Another study"])
-CHANGE, DIFFS = blocks(SECTIONS["Change a study"])
-ELSEWHERE = SECTIONS["Translators and projectors in another project"]
-GET, FOLLOW, ARTIFACT, BY_NAME, CHECK = blocks(ELSEWHERE)
+RESULTS, MODEL = "results/demo", "efficientnet_lite0"
+PUBLISH = "make publish\ngit push --follow-tags"
+CHANGE = """
+git tag demo-1 study/demo^{}
+git tag --delete study/demo
+git commit --all --message "narrower intervals"
+singflow run
+make publish
+"""
+GET = f"""
+get() {{ dvc get --rev study/demo ../study.git {RESULTS}/$1 --out $2.safetensors; }}
+get translators/conse_minilm/{MODEL}/linear.safetensors linear
+get projectors/{MODEL}.safetensors projector
+get features/{MODEL}/shard-00000.safetensors features
+"""
+APPLY = """
+import numpy as np
+import singflow
+from safetensors.numpy import load_file
+features = load_file("features.safetensors")["features"]
+translator = singflow.Translator.load("linear.safetensors")
+kept = singflow.remove_null(features, load_file("projector.safetensors")["null_basis"])
+np.savez("made.npz", embeddings=translator(features), equivalent=kept)
+"""
 NARROW = {
     "models": ["tiny"],
     "data": {"table": "config/vocab/packaged_six.csv"},
@@ -55,9 +62,10 @@ def study(snakemake_project, tmp_path_factory):
     project.shell(CHANGE)
     project.second = project.artifacts()
     project.study("narrow", **NARROW)
-    project.numbers = project.shell(ANOTHER)
+    project.run("git", "commit", "-qam", "study narrow, to be computed")
+    project.command("run")
+    project.make("publish")
     project.narrow = artifacts_of(project.folder / "results/narrow")
-    project.shell(ARTIFACT)
     project.run("git", "push", "-q", "--follow-tags", "--force")
     project.run("git", "push", "-q", "--tags", "--force")
     return project
@@ -74,88 +82,28 @@ def other(study, tmp_path):
     return project
 
 
-def test_three_commands_tell_what_a_change_did(study):
-    params, metrics, plots = DIFFS.splitlines()
-    changed = ["params.yaml", "summary.confidence", "0.95", "0.9"]
-    assert study.shell(params).split()[-4:] == changed
-    before, after = (
-        json.loads(artifacts["metrics.json"])["conse_minilm"]
-        for artifacts in (study.first, study.second)
-    )
-    changed = {
-        f"conse_minilm.{model}.{name}": (value, after[model][name])
-        for model, values in before.items()
-        for name, value in values.items()
-        if value != after[model][name]
-    }
-    told = json.loads(study.shell(f"{metrics} --json"))["results/demo/metrics.json"]
-    told = {name: (entry["old"], entry["new"]) for name, entry in told.items()}
-    assert changed and told == changed
-    page = study.shell(plots).strip().removeprefix("file://")
-    assert "vega" in (study.folder / page).read_text()
-    drawn = json.loads(study.shell(f"{plots} --json"))["data"]
-    plotted = {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"}
-    assert plotted == {"models", "labels"}
-    points = drawn["models"][0]["content"]["data"]["values"]
-    for version, results in {"demo-1": study.first, "study/demo": study.second}.items():
-        low = [float(row["is_low"]) for row in points if row["rev"] == version]
-        assert low == list(pd.read_csv(io.BytesIO(results["tables/models.csv"]))["is_low"])
-    page = study.shell("dvc plots show").strip().removeprefix("file://")
-    assert "results/narrow" in (study.folder / page).read_text()
-    assert study.run("git", "status", "--short").stdout == ""
-    listed = re.findall(r"^(study/\w+|demo-1) +results/(\S+) ", study.numbers, flags=re.MULTILINE)
-    studies = {"demo-1": "demo", "study/demo": "demo", "study/narrow": "narrow"}
-    files = ("metrics.json", "tables/translators.json")
-    assert {*listed} == {(tag, f"{name}/{file}") for tag, name in studies.items() for file in files}
-
-
 def test_two_studies_of_one_repository_are_fetched_by_a_clone(study, tmp_path):
     reader = study.clone(tmp_path / "reader")
     for name, results in (("narrow", study.narrow), ("demo", study.second)):
         assert f"study {name}, tier towers" in reader.command("fetch", "--study", name)
         assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")
         assert artifacts_of(reader.folder / "results" / name) == results
-    reader.shell(blocks(SECTIONS["Go back to a version"])[0])
+    reader.shell("git checkout demo-1\nmake fetch")
     assert reader.artifacts() == study.first and reader.changed() == set()
-
-
-def test_pull_of_one_folder_brings_it_alone(study, tmp_path):
-    reader = study.clone(tmp_path / "reader")
-    reader.run("git", "checkout", "-q", "study/demo")
-    (pull,) = re.findall(r"^dvc pull .*", (ROOT / "docs/sharing.md").read_text(), re.MULTILINE)
-    reader.shell(pull)
-    assert reader.artifacts() == {
-        name: data
-        for name, data in study.second.items()
-        if name.startswith("tables/") or name == "metrics.json"
-    }
-
-
-def test_dvc_makes_a_stale_tier_again_and_records_what_snakemake_kept(snakemake_project, tmp_path):
-    project = snakemake_project.copy(tmp_path / "project")
-    project.edit("src/singflow/report/page.py", '"""', '"""Edited. ')
-    project.shell(RECORD)
-    assert project.changed() == set() and project.differs(snakemake_project) == set()
-    project.edit("src/singflow/report/page.py", '"""', '"""Edited. ')
-    assert project.ran_by_dvc(project.shell(REPRO)) == ["report"]
-    assert project.differs(snakemake_project) == set() and project.changed() == set()
 
 
 def test_another_project_translates_features_with_three_lines(study, other):
     other.shell(GET)
-    save = (
-        'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, equivalent=equivalent)\n'
-    )
-    other.run("python", "-c", "".join([*blocks(ELSEWHERE, "python"), save]))
-    made, results = np.load(other.folder / "made.npz"), study.folder / "results/demo"
-    linear = load_file(results / LINEAR)
-    shard = load_file(results / "features/efficientnet_lite0/shard-00000.safetensors")
+    other.run("python", "-c", APPLY)
+    made, results = np.load(other.folder / "made.npz"), study.folder / RESULTS
+    linear = load_file(results / f"translators/conse_minilm/{MODEL}/linear.safetensors")
+    shard = load_file(results / f"features/{MODEL}/shard-00000.safetensors")
     expected = shard["features"] @ linear["weight"].T + linear["bias"]
     np.testing.assert_array_equal(made["embeddings"], expected)
 
     # The published scores are angles between two such translations by the translator of the fold.
     whole = shard["view"] == 0
-    scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
+    scores = pd.read_parquet(results / f"scores/conse_minilm/{MODEL}.parquet")
     scores = scores.set_index("image_id").loc[shard["image_id"][whole]]
     weights, biases = (
         linear[f"fold_{name}"][scores["fold"]].astype(float) for name in ("weight", "bias")
@@ -169,30 +117,7 @@ def test_another_project_translates_features_with_three_lines(study, other):
 
 
 def test_another_project_follows_the_versions_of_a_folder(study, other):
-    other.shell(FOLLOW)
-    assert "rev: study/demo" in (other.folder / "translators.dvc").read_text()
-    other.shell(BY_NAME)
-    translators = {
-        name.removeprefix("translators/"): data
-        for name, data in study.second.items()
-        if name.startswith("translators/")
-    }
-    for folder in ("translators", "by_name"):
-        assert files_of(other.folder / folder) == translators
-
-
-def test_a_damaged_object_is_told_by_its_address(study, other):
-    md5 = hashlib.md5(study.second[LINEAR], usedforsecurity=False).hexdigest()
-    place = study.store / "files/md5" / md5[:2] / md5[2:]
-    content = place.read_bytes()
-    for damage in (0, 1):
-        place.chmod(0o644)
-        place.write_bytes(content[:-1] + bytes([content[-1] ^ damage]))
-        (other.folder / Path(LINEAR).name).unlink(missing_ok=True)
-        try:
-            other.shell(GET.splitlines()[0])
-            url, found = other.shell(CHECK).splitlines()[-2:]
-        finally:
-            place.write_bytes(content)
-        assert "".join(url.split("/")[-2:]) == md5
-        assert (found.split()[0] == md5) == (damage == 0)
+    other.dvc("import", "--rev", "demo-1", "../study.git", f"{RESULTS}/translators")
+    other.dvc("update", "--rev", "study/demo", "translators.dvc")
+    published = files_of(study.folder / RESULTS / "translators")
+    assert files_of(other.folder / "translators") == published

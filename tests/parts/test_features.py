@@ -9,7 +9,7 @@ import yaml
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import few, positions
 from singflow.data.features import save_features
@@ -173,31 +173,3 @@ def test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_say
     told = map(float, re.search(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", shown).groups())
     found = [evidence[f"unique_r2{end}"] for end in ("", "_low", "_high")]
     assert found == pytest.approx([*told], abs=0.005), "to two digits, on any processor"
-
-
-@pytest.mark.nightly
-def test_a_study_without_images_has_every_table_and_figure_but_for_photos(texts):
-    results = texts.folder / "results/scipy"
-    assert {path.name for path in (results / "figures").iterdir()} == {
-        path.split("/")[1] for path in CATALOG if path.startswith("figures/")
-    }
-    shown = pd.read_parquet(CATALOG["pictures"].at(results, **SCIPY))
-    assert (shown["picture"].str.len() == 0).all() and (shown["word_1"] != "").any()
-    assert "have no pixels" in (results / "logs/build_manifest.log").read_text()
-
-
-@pytest.mark.nightly
-def test_what_needs_pixels_is_refused(texts):
-    photo = str(next((ROOT / "docs").glob("*.jpg")))
-    options = ("--results", "results/scipy", "--model", "features/scipy", "--space", "minilm")
-    said = texts.refused("singflow", "analyze", photo, *options)
-    assert "its features were imported" in said
-
-
-@pytest.mark.nightly
-def test_another_source_is_noticed(texts):
-    assert not texts.planned()
-    head = texts.folder / "checkpoints/features/scipy/heads/features/scipy.safetensors"
-    tensors, made = read_tensors(head, ["weight", "bias"])
-    write_tensors(head, tensors, dict(made) | {"note": "another"})
-    assert {"build_manifest", "resolve_model@features/scipy"} <= texts.planned()

@@ -6,15 +6,7 @@ import pytest
 
 from singflow.commands import plan
 from singflow.planning import plan as planning
-from singflow.planning.plan import (
-    Job,
-    Row,
-    alike,
-    parse_jobs,
-    rows_by_step,
-    seconds_in,
-    step_seconds,
-)
+from singflow.planning.plan import Job, Row, parse_jobs, rows_by_step, step_seconds
 from tests.refusals import refused
 
 LISTING = """Building DAG of jobs...
@@ -65,16 +57,6 @@ def test_jobs_are_read_from_a_dry_run():
     refused(f"it says\n{invalid.strip()}", parse_jobs, invalid)
 
 
-def test_a_benchmark_file_gives_the_mean_time_and_one_that_is_damaged_none(tmp_path):
-    path = tmp_path / "b.tsv"
-    path.write_text("s\tmax_rss\n10\t100\n20\t-\n30\t300\n")
-    assert seconds_in(path) == 20.0
-    for content in ("", "s\tmax_rss\n", "max_rss\n1\n", "max_rss\ts\n1\n", "s\nfast\n", "\0"):
-        path.write_text(content)
-        assert seconds_in(path) is None
-    assert seconds_in(tmp_path / "absent") is None
-
-
 def job(step):
     return Job(step, {}, {"mem_mb": "4000", "gpu": str(int(step == "extract_features"))})
 
@@ -106,13 +88,6 @@ def checkout(tmp_path, monkeypatch):
     Path("results/fetched/tables").mkdir(parents=True)
     Path("results/old").mkdir()
     Path("results/old/params.yaml").write_text("study: old\n")
-
-
-@pytest.mark.usefixtures("checkout")
-def test_studies_are_alike_with_as_many_images_shards_and_views():
-    study = {"extraction": {"shards": 1, "views": 1}}
-    assert {folder.name for folder in alike(study, 20)} == {"mine", "ark", "zoo"}
-    assert [folder.name for folder in alike(study, 21)] == ["more"]
 
 
 @pytest.mark.usefixtures("checkout")

@@ -8,7 +8,6 @@ from singflow.planning.sizes import (
     disk_bytes,
     expected_images,
     images_here,
-    reference_size,
     sizes_of,
 )
 from tests.data.archives import pack, write_rows
@@ -30,16 +29,6 @@ def test_sizes_are_those_of_the_largest_shard_and_of_the_widest_towers(study, to
     assert sizes_of(study, tmp_path, {}, towers[1]) == Sizes(20, 12, 0, 384)
     unknown = {"x": ModelEntry(source="timm", id="resnet18.a1_in1k")}
     assert sizes_of(study, tmp_path, unknown | towers[0], {}) == Sizes(20, 12, 2048, 0)
-
-
-def test_the_shards_of_a_reference_are_those_of_one_tower(study, tmp_path):
-    (tmp_path / "data").mkdir()
-    pd.DataFrame({"image_id": range(30)}).to_parquet(tmp_path / "data/manifest.parquet")
-    for name in ("a/shard-00000", "b/shard-00000", "b/shard-00001"):
-        (tmp_path / f"embeddings/{name}.safetensors").parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"embeddings/{name}.safetensors").touch()
-    study["translator"]["reference"] = str(tmp_path)
-    assert reference_size(study) == (30, 2)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +77,6 @@ def test_images_are_counted_or_told_from_some_of_them(
         study["data"] |= given | {"source": source, "per_class": per_class}
         assert expected_images(study, tmp_path) == pytest.approx(expected, rel=0.02)
         assert bool(images_here(study, tmp_path)) == (images != IMAGENET)
-
-
-def test_the_rows_of_a_manifest_are_the_images_also_those_of_a_source(study, tmp_path):
-    (tmp_path / "data").mkdir()
-    frame = pd.DataFrame({"image_id": range(17)})
-    frame.to_parquet(tmp_path / "data/manifest.parquet")
-    study["data"] |= {"source": "features", "root": str(tmp_path)}
-    assert expected_images(study, tmp_path / "absent") == expected_images(study, tmp_path) == 17
 
 
 def test_large_results_are_as_large_as_their_tensors(study, towers):

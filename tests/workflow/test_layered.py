@@ -64,21 +64,6 @@ def test_an_edit_of_params_yaml_re_runs_no_study_that_does_not_read_the_key(laye
     assert "Nothing to be done" in layered.snakemake()
 
 
-@pytest.mark.nightly
-def test_the_home_folder_stands_for_a_tilde_and_is_written_out_for_dvc(tmp_path):
-    project = Project(tmp_path / "checkout")
-    home = {"HOME": str(tmp_path / "mine"), "warm_start": False}
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/mine.csv").write_text("path,label\n")
-    project.study(data={"source": "table", "root": "~/photos", "table": "~/mine.csv"})
-    said = project.snakemake("--dry-run", "--printshellcmds", "build_manifest", **home)
-    data = f"--root {tmp_path}/mine/photos --table {tmp_path}/mine/mine.csv"
-    assert data in said and "~" not in said
-    project.command("study", "params.yaml", **home)
-    study = yaml.safe_load((project.folder / "params.yaml").read_text())
-    assert study["data"]["root"] == f"{tmp_path}/mine/photos"
-
-
 def test_every_text_reaches_the_steps_as_it_is(tmp_path):
     texts = ["a {space} b", "{label}", "{0}", "{}", "{{x}}", "${HOME} $(id) `id`"]
     texts += ['it\'s "quoted"', "a\\tb \\{ \\$", "é ✓ 犬", "two  spaces", "# no"]

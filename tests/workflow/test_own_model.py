@@ -92,27 +92,6 @@ def test_an_own_checkpoint_runs_through_the_whole_study(own):
     assert metrics["top1"] == pytest.approx(right) and right > 0.6
 
 
-def test_a_model_with_the_studys_classes_keeps_them_beside_it(own):
-    scores = pd.read_parquet(own.folder / SCORES[1])
-    assert set(scores["class_index"]) == {index for indices in GROUPS.values() for index in indices}
-    assert np.mean(scores["predicted_index"] == scores["class_index"]) > 0.8
-
-
-@pytest.mark.nightly
-def test_classes_in_the_wrong_order_cause_a_loud_warning_and_re_run_this_model_alone(own, tmp_path):
-    project = own.copy(tmp_path / "project")
-    (project.folder / "checkpoints/mine/classes.txt").write_text("bird\ndog\nthing\n")
-    planned = project.planned(*SCORES, direct=False)
-    assert "extract_features@00000-mine" in planned and "efficientnet_lite0" not in str(planned)
-    models, entry = project.folder / "config/models.yaml", yaml.safe_dump({"mine": ENTRY})
-    for known, words in ((ENTRY, "its source reports 90.0 %"), ({}, "a guess among its 3 classes")):
-        now = {name: value for name, value in ENTRY.items() if known or name != "reported_top1"}
-        models.write_text(models.read_text().replace(entry, yaml.safe_dump({"mine": now})))
-        project.snakemake("results/demo/features/mine/shard-00000.safetensors")
-        log = (project.folder / "results/demo/logs/extract_features/mine/00000.log").read_text()
-        assert "WARNING: mine: top-1 on" in log and words in log
-
-
 @pytest.mark.nightly
 def test_a_translator_of_ones_own_takes_the_place_of_a_fitted_one_and_scores_as_its_affine_map(
     own, tmp_path

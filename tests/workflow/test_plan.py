@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from tests.project import Project
 
 
@@ -37,13 +35,3 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     output = project.command("plan")
     assert re.search(r"^build_manifest +1 +1 +CPU .* \d+ s$", output, flags=re.MULTILINE)
     assert f"the time of {jobs - 2} jobs was never measured" in output
-
-
-@pytest.mark.nightly
-def test_what_is_known_of_a_reference_is_said_before_the_first_step(tmp_path):
-    project = Project(tmp_path)
-    beside = {"models": ["efficientnet_lite0"], "translator": {"reference": "packaged"}}
-    refused = "efficientnet_lite0 was made with extraction.precision float32 instead of tf32; "
-    project.study(extraction={"precision": "tf32"}, **beside)
-    assert all(refused in project.refused("singflow", command) for command in ("plan", "run"))
-    assert not (project.folder / "results").exists()

@@ -1,19 +1,16 @@
 """`singflow run`: a progress line, the message of a failed step, a quick end, and the summary."""
 
-import json
 import os
-import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
 
 from singflow.commands.run import asks_otherwise, parsed
-from tests.project import ROOT, THREADS
+from tests.project import ROOT
 
 RUN = ("singflow", "run", "--cores", "2")
 STEP = "src/singflow/figures/plot_concepts.py"
@@ -47,26 +44,6 @@ def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
     again = project.run(*RUN).stdout
     assert again.startswith("Study demo") and again.rstrip().endswith("results/demo/report.html")
     assert "Nothing to be done" in project.snakemake("--dry-run")
-
-
-@pytest.mark.nightly
-def test_a_run_on_a_terminal_has_one_line_that_lives(project):
-    master, terminal = pty.openpty()
-    variables = project.environment(COLUMNS="100", TERM="xterm")
-    with subprocess.Popen(
-        RUN, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL, stderr=terminal
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(master, 2**16)
-            except OSError:  # the terminal's last user has gone
-                break
-        assert process.wait() == 0
-    os.close(master)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"\d of \d+ steps", text) and text.strip("\r\n ").count("\n") <= 1, text
 
 
 INPUT = "words.txt: line 3: a word twice: remove one"
@@ -151,36 +128,7 @@ def test_a_profile_of_a_cluster_runs_a_study_and_other_options_do_something_else
     assert asks_otherwise(*parsed(words)) is otherwise
 
 
-@pytest.mark.nightly
-def test_options_are_those_of_snakemake(project):  # test_layered runs a study of layers
-    listed = project.run("singflow", "run", "--dry-run").stdout
-    assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
-    not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
-    command = (sys.executable, "-m", "singflow", "run", "-n")
-    assert "rule plot_concepts:" in project.run(*command, **not_active).stdout
-    for option, said in (
-        ("--version", r"[\d.]+\n"),
-        ("--list", r"(\w+ \(.*\)\n)+"),
-        ("--unlock", r"Unlocked working directory\.\n"),
-    ):
-        assert re.fullmatch(said, project.run("singflow", "run", option).stdout), option
-    only = project.run(*RUN, "results/demo/figures/fig5.png").stdout
-    assert "1 of 1 steps" in only
-    assert "Study demo" not in only, "the tables may not be those of this study"
-
-
-def assert_the_next_run_goes_on(project):
-    (project.folder / "go").touch()
-    assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
-    assert "Nothing to be done" in project.snakemake("--dry-run")
-
-
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)], ids=str
-)
-def test_a_run_ends_after_ctrl_c_within_seconds_and_gracefully_after_sigterm(
-    project, number, tmp_path
-):
+def test_a_run_ends_after_ctrl_c_within_seconds_and_the_next_goes_on(project, tmp_path):
     first(project, WAIT)
     variables = project.environment(warm_start=False)
     with (tmp_path / "said").open("w") as out:
@@ -190,50 +138,12 @@ def test_a_run_ends_after_ctrl_c_within_seconds_and_gracefully_after_sigterm(
         assert process.poll() is None, (tmp_path / "said").read_text()
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does
-        assert process.wait(20) == 130
-    else:
-        process.send_signal(number)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)  # Snakemake waits for the step
-        (project.folder / "go").touch()
-        assert process.wait(60) == 1
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(20) == 130
     assert psutil.wait_procs(family, timeout=5)[1] == []
     *lines, last = (tmp_path / "said").read_text().splitlines()
     assert all(map(PROGRESS.fullmatch, lines)), lines
     assert re.fullmatch(r"stopped, \d+ of \d+ steps done: run the same again to go on", last)
-    assert_the_next_run_goes_on(project)
-
-
-PROBE = """
-import atexit, json, sys
-
-def tell():
-    if any("scripts/" in word or "figures" in word for word in sys.argv[:1]):
-        from threadpoolctl import threadpool_info
-        counts = [each["num_threads"] for each in threadpool_info()]
-        counts += [sys.modules["torch"].get_num_threads()] if "torch" in sys.modules else []
-        with open("threads", "a") as file:
-            file.write(json.dumps([sys.argv[0], counts]) + "\\n")
-
-atexit.register(tell)
-"""
-
-
-@pytest.mark.nightly
-def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(project, tmp_path):
-    (tmp_path / "probe").mkdir()
-    (tmp_path / "probe/sitecustomize.py").write_text(PROBE)
-    steps = {  # of NumPy, and of PyTorch
-        "fit_projector": "projectors/tiny.safetensors",
-        "extract_head": "heads/tiny.safetensors",
-    }
-    several = dict.fromkeys(THREADS, "2")
-    several["PYTHONPATH"] = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
-    outputs = [f"results/demo/{output}" for output in steps.values()]
-    command = ("run", "--cores", "1", "--force", *outputs)
-    project.command(*command, warm_start=False, **several)
-    told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
-    assert {re.search(r"(\w+)(\.py)?$", program)[1] for program, _ in told} >= set(steps)
-    assert all(set(counts) == {1} for _, counts in told), told
+    (project.folder / "go").touch()
+    assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
+    assert "Nothing to be done" in project.snakemake("--dry-run")

@@ -96,30 +96,6 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
 
 
-TABLES = {
-    "models": 2, "angle_ladder": 6, "labels": 38,
-    "hidden_texts": 0, "hidden_groups": 0,
-    "orders": 1, "model_pairs": 0, "concepts": 380, "spurious": None,
-    "steering": 4, "translators": 10, "null_validation": 6, "probes": 2,
-}  # fmt: skip
-
-
-def test_every_table_says_on_what_its_numbers_rest(results):
-    for name, rows in TABLES.items():
-        table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
-        assert rows in (None, len(table)), name
-        # Translators know no null space; one of the tables is of heads alone.
-        of_heads = name == "null_validation"
-        wanted = {"seed"} if name == "translators" else {"seed", "rank_rule"}
-        if not of_heads:
-            wanted |= {"translator", "validation_r2", "marks"}
-        assert wanted <= set(table), name
-        numbers = {"n", "n_images", "n_evidence", "n_labels", "n_models"}
-        assert numbers & set(table) or name == "model_pairs"  # n_evidence in models.csv
-        if name != "translators" and not of_heads:
-            assert (table["translator"] == "weak").all(), name
-
-
 def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results):
     scores = read("scores/conse_minilm/tiny")
     assert not scores[["is_deg", "as_deg", "null_energy", "logit_change"]].any().any()
@@ -162,11 +138,3 @@ def test_a_label_that_no_image_has_stops_a_study_before_the_first_tower(tmp_path
         assert not list(results.rglob("shard-*"))
         project.study()
         project.snakemake(manifest)
-
-
-def test_a_missing_image_folder_is_named_and_leaves_no_half_file(tmp_path):
-    project = Project(tmp_path)
-    project.study(data={"source": "folder", "root": "no such folder"})
-    fix = "error: data.root no such folder: no such folder: correct data.root"
-    assert fix in project.refused("singflow", "run", "results/demo/data/manifest.parquet")
-    assert not [path for path in (project.folder / "results").rglob("*") if path.is_file()]

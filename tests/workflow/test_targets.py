@@ -27,12 +27,6 @@ ANALYSES = {
     "pictures": {"render_pictures", "plot_pictures"},
 }
 IN_SUMMARY = {"measure_scores", "measure_zero_shot"}
-ON_GPU = {  # steps that ask for a GPU, and whether they decode images beside it
-    "extract_features": True,
-    "embed_images": True,
-    "train_translator": False,
-    "render_pictures": False,
-}
 TARGETS = {
     "data": DATA,
     "towers": DATA | TOWERS,
@@ -99,23 +93,6 @@ def test_a_study_of_no_analyses_has_the_verdict_and_every_analysis_adds_its_step
     for name, own in ANALYSES.items():
         assert steps(project, "--config", f"analyses=[{name}]") == VERDICT | own, name
     assert VERDICT.union(*ANALYSES.values()) == STEPS
-
-
-def test_memory_and_time_double_when_a_job_is_tried_again(project, tmp_path):
-    project = project.copy(tmp_path / "checkout")
-    project.edit("scripts/resolve_space.py", "def main", "raise SystemExit(1)\n\n\ndef main")
-    target = "results/demo/registry/spaces/conse_minilm.json"
-    said = project.refused("snakemake", "--cores", "1", "--retries", "2", target)
-    asked = re.findall(r"resources: .*runtime=(\d+), mem_mb=(\d+)", said)
-    assert asked == [("20", "1500"), ("40", "3000"), ("80", "6000")]
-
-
-def test_the_profile_and_the_page_name_the_steps_that_ask_for_a_gpu(rules):
-    asking = {name for name, text in rules.items() if " gpu=" in text}
-    assert {*re.findall(r"^#   (\w+): [&*]gpu", PROFILE, re.MULTILINE)} == asking
-    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
-    (said,) = re.findall(r"^- \*\*GPUs\.\*\* (.*?)Texts", page, re.MULTILINE | re.DOTALL)
-    assert {*re.findall(r"`(\w+_\w+)`", said)} == asking
 
 
 def test_a_job_on_a_cluster_is_local_or_of_a_group_or_of_a_shard_or_a_network(rules):

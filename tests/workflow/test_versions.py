@@ -7,9 +7,6 @@ computes from nothing.
 import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from contextlib import chdir
 from pathlib import Path
 
@@ -33,7 +30,6 @@ RULES = {
     for name, text in RULE.findall(path.read_text(encoding="utf-8"))
 }
 RESULTS = "results/${study}"
-NIGHTLY = pytest.mark.nightly
 
 
 def part(rule, keyword):
@@ -174,18 +170,10 @@ def truth(base, tmp_path_factory):
     return truth
 
 
-@pytest.fixture(params=["copy", *(pytest.param(n, marks=NIGHTLY) for n in ("hardlink", "symlink"))])
-def links(request):
-    """How DVC puts files of its cache into a checkout."""
-    return request.param
-
-
 @pytest.fixture
-def clone(base, tmp_path, links):
-    """What a colleague has cloned; its cache is linked as `links` says."""
-    project = base.clone(tmp_path / "clone")
-    project.dvc("config", "--local", "cache.type", links)
-    return project
+def clone(base, tmp_path):
+    """What a colleague has cloned."""
+    return base.clone(tmp_path / "clone")
 
 
 def repro(project):
@@ -211,48 +199,7 @@ def test_a_clone_pulls_and_another_late_parameter_runs_no_tower(clone, truth):
     assert clone.changed() == set()
 
 
-@NIGHTLY
-def test_after_a_fetch_another_early_parameter_makes_everything_again(clone, truth):
-    clone.command("fetch")
-    assert clone.changed() == set() and "Nothing to be done" in clone.snakemake("--dry-run")
-    write(clone, **EARLY)
-    clone.snakemake()
-    assert clone.artifacts() == truth(**EARLY)
-    clone.dvc("commit", "--force")
-    assert clone.changed() == set()
-
-
-@NIGHTLY
-def test_a_study_goes_back_to_an_older_lock_and_forward_again(clone, truth):
-    clone.dvc("pull")
-    write(clone, **LATE)
-    repro(clone)
-    clone.commit()
-    clone.run("git", "checkout", "-q", "HEAD~1")
-    clone.dvc("checkout")
-    assert clone.artifacts() == truth() and clone.changed() == set()
-    assert "were made elsewhere" in clone.refused("singflow", "run")
-    clone.snakemake("--touch", "--forceall")
-    assert repro(clone) == set()
-    clone.run("git", "checkout", "-q", "-")
-    clone.dvc("checkout")
-    assert clone.artifacts() == truth(**LATE) and clone.changed() == set()
-    write(clone, **LATE, **MODELS)
-    assert repro(clone) == {*TIERS}
-    assert clone.artifacts() == truth(**LATE, **MODELS)
-
-
-@NIGHTLY
-def test_models_and_shards_come_and_go(clone, truth):
-    clone.dvc("pull")
-    fewer = {"extraction": {"views": 1, "shards": 1}}
-    for differences in (MODELS, {}, fewer):
-        write(clone, **differences)
-        repro(clone)
-        assert clone.artifacts() == truth(**differences), differences
-
-
-@NIGHTLY
+@pytest.mark.nightly
 def test_snakemake_adds_a_model_and_dvc_records_it(base, truth, tmp_path):
     project = base.copy(tmp_path / "checkout")
     write(project, **MODELS)
@@ -262,36 +209,6 @@ def test_snakemake_adds_a_model_and_dvc_records_it(base, truth, tmp_path):
     project.dvc("commit", "--force")
     assert project.changed() == set() and repro(project) == set()
     assert project.artifacts() == truth(**MODELS)
-
-
-@NIGHTLY
-def test_a_killed_repro_keeps_the_tiers_that_were_done_and_goes_on(clone, truth):
-    write(clone, **EARLY)
-    start = {"start_new_session": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    variables = clone.environment(warm_start=False)
-    process = subprocess.Popen(["dvc", "repro"], cwd=clone.folder, env=variables, **start)
-    while not list(clone.folder.glob("results/demo/heads/*")):  # the second tier
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    clone.snakemake("--unlock")
-    assert repro(clone) == {*TIERS} - {"data"}
-    assert clone.artifacts() == truth(**EARLY)
-
-
-@NIGHTLY
-def test_after_half_a_run_of_snakemake_dvc_makes_the_rest_right(base, truth, tmp_path):
-    project = base.copy(tmp_path / "checkout")
-    write(project, **LATE)
-    project.snakemake("translators")
-    assert repro(project) == AFTER and project.artifacts() == truth(**LATE)
-    write(project, **EARLY)
-    project.snakemake("towers")
-    write(project, **LATE)  # as before, but the towers in the checkout are of EARLY
-    assert "'towers' is cached" in project.dvc("repro")
-    assert project.artifacts() == truth(**LATE) and project.changed() == set()
-    assert "were made elsewhere" in project.refused("singflow", "run")
 
 
 def test_results_made_elsewhere_are_named_before_anything_runs(base, truth, tmp_path):

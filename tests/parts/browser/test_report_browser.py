@@ -9,9 +9,7 @@ import pytest
 from PIL import Image
 
 from singflow.artifacts.tables import read_table
-from singflow.figures.style import STYLE
-from singflow.figures.verdicts import WIDTH
-from tests.report.report_study import HOSTILE, write_page, write_study
+from tests.report.report_study import HOSTILE
 
 
 def table(page, name):
@@ -72,15 +70,6 @@ def test_a_term_opens_the_glossary_at_its_place_and_escape_closes_it(load):
     assert all(page.locator(f"dt#{term}").count() == 1 for term in wanted)
 
 
-def test_the_contents_lead_to_every_section(load):
-    page = load()
-    links = page.locator("nav a")
-    assert links.last.inner_text() == "Provenance"
-    for link in links.all():
-        link.click()
-        assert page.locator("section:target h2").is_visible()
-
-
 def test_the_page_of_the_run_opens_from_the_page_and_leads_back(load):
     width = 375
     page, title = load(width), "Hardware, times and memory of this run"
@@ -103,33 +92,6 @@ def check_width_and_access(page, width):
     found = Axe().run(page, options={"runOnly": rules}).response["violations"]
     grave = [violation for violation in found if violation["impact"] in ("serious", "critical")]
     assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["any"]) for v in grave] == []
-
-
-def test_at_390_pixels_the_verdict_is_first_and_the_figure_of_d_follows_in_readable_size(load):
-    page = load(390)
-    sentences = page.locator(".verdict").first.locator("li")
-    assert [text.split(":")[0] for text in sentences.all_inner_texts()] == ["m1", "m2"]
-    first, figure = sentences.first.bounding_box(), page.locator("#models img").bounding_box()
-    assert first["y"] + first["height"] < 844 and figure["y"] + figure["height"] < 2 * 844
-    assert page.locator("img").first.get_attribute("alt").startswith("D of every model")
-    points = figure["width"] / (72 * WIDTH)  # pixels of a point in print
-    assert figure["x"] + figure["width"] <= 390 and points * STYLE["font.size"] >= 11
-
-
-def test_a_long_name_is_shown_in_full(load, tmp_path):
-    width, name = 390, "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k"
-    write_study(tmp_path, models=(name,), null_dims=(12,))
-    write_page(tmp_path, models=(name,))
-    page = load(width)
-    page.goto(f"file://{tmp_path}/results/report.html")
-    page.wait_for_selector("body[data-ready=yes]")
-    cells = page.locator(".verdict b, #models tbody th, #checks tbody th").all()
-    assert len(cells) == 6
-    for cell in cells:
-        box = cell.bounding_box()
-        assert cell.inner_text().startswith((name, "own words"))
-        assert box["x"] + box["width"] <= width
-    check_width_and_access(page, width)
 
 
 @pytest.mark.parametrize("width", [375, 1440])
@@ -187,13 +149,3 @@ def test_text_of_the_data_stays_text(load):
         assert HOSTILE in page.locator("#table").inner_text()
     assert page.locator("#table tbody b").count() == 0
     assert HOSTILE in page.locator("#labels .verdict").inner_text()
-
-
-def test_a_figure_opens_in_full_size_and_closes_again(load):
-    page = load(375)
-    page.locator("#fig5 summary").click()
-    fitted = page.locator("#fig5 img").bounding_box()["width"]
-    page.locator("#fig5 a.full").click()
-    assert page.locator("#fig5 img").bounding_box()["width"] > fitted
-    page.locator("#fig5 a.fit").click()
-    assert page.locator("#fig5 img").bounding_box()["width"] == fitted

@@ -72,9 +72,9 @@ GRES_CONF = (
     f"{MARK}\nAutoDetect=off\nNodeName={','.join(NODES)} Name=gpu Type=fake "
     f"File=/dev/tty[0-{GPUS - 1}]\n"
 )
-# PyTorch sees no fake GPU, so jobs are not told of it, except where a test wants that.
+# PyTorch sees no fake GPU, so jobs are not told of it.
 PROLOG = """#!/bin/sh
-[ -e {told} ] || printf 'unset %s\\n' SLURM_JOB_GPUS SLURM_STEP_GPUS CUDA_VISIBLE_DEVICES
+printf 'unset %s\\n' SLURM_JOB_GPUS SLURM_STEP_GPUS CUDA_VISIBLE_DEVICES
 """
 SLURMDBD_CONF = f"""{MARK}
 DbdHost=localhost
@@ -116,7 +116,6 @@ def wait_for(condition: Callable[[], object], what: str, said: Callable[[], str]
 class Slurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.told_of_gpus = folder / "told-of-gpus"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -129,50 +128,21 @@ class Slurm:
         self.ask("sacctmgr", "-i", "add", "cluster", "trial", check=False)
         self.ask("sacctmgr", "-i", "add", "account", "trial", "Cluster=trial")
         self.ask("sacctmgr", "-i", "add", "user", "root", "Account=trial")
-        self.start_controller()
+        self._start("slurmctld", "slurmctld -D")
+        ping = partial(self.ask, "scontrol", "ping", check=False)
+        wait_for(lambda: "UP" in ping().stdout, "slurmctld answers")
         for name in NODES:
-            self.start_node(name)
+            self._start(name, f"slurmd -D -N {name}")
         self.ask("srun", "--nodes", str(len(NODES)), "true")
 
     def stop(self) -> None:
         """Kill every daemon and what their jobs left behind; take the configuration away."""
         self.ask("scancel", "--me", check=False)
-        for daemon in [*NODES, "slurmctld", "slurmdbd", "mariadbd", "munged"]:
-            self.kill(daemon)
+        for process in reversed(self.processes.values()):
+            process.kill()
+            process.wait()
         for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
             (CONFIG / name).unlink(missing_ok=True)
-
-    def start_controller(self) -> None:
-        """slurmctld, from the state it left."""
-        self._start("slurmctld", "slurmctld -D")
-        ping = partial(self.ask, "scontrol", "ping", check=False)
-        wait_for(lambda: "UP" in ping().stdout, "slurmctld answers")
-
-    def start_node(self, name: str) -> None:
-        self._start(name, f"slurmd -D -N {name}")
-
-    def kill(self, name: str) -> None:
-        """SIGKILL a daemon; of a node also everything that runs on it, as a power failure would."""
-        process = self.processes.pop(name, None)
-        if process is None:
-            return
-        steps = self.steps(name) if name in NODES else []
-        process.kill()
-        process.wait()
-        for step in steps:
-            _kill(*step.children(recursive=True), step)
-
-    def fail(self, node: str) -> None:
-        """A node loses power, and the controller gives it up, as after SlurmdTimeout."""
-        self.kill(node)
-        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=failed")
-
-    def steps(self, node: str) -> list[psutil.Process]:
-        """The processes in which the jobs of a node run."""
-        numbers = self.ask("squeue", "-h", "-w", node, "-o", "%i").stdout.split()
-        own = tuple(f"slurmstepd: [{number}." for number in numbers)
-        running = psutil.process_iter(["cmdline"])
-        return [one for one in running if " ".join(one.info["cmdline"] or []).startswith(own)]
 
     def ask(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
@@ -221,7 +191,7 @@ class Slurm:
         conf = SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes))
         (CONFIG / "slurm.conf").write_text(conf)
         prolog = self.folder / "prolog"
-        prolog.write_text(PROLOG.format(told=self.told_of_gpus))
+        prolog.write_text(PROLOG)
         prolog.chmod(0o755)
         (CONFIG / "gres.conf").write_text(GRES_CONF)
         database = CONFIG / "slurmdbd.conf"
@@ -274,11 +244,7 @@ def _end_what_a_killed_run_left() -> None:
         for process in psutil.process_iter(["name", "cmdline"])
         if process.info["name"] in daemons or DATABASE_PORT in (process.info["cmdline"] or [])
     ]
-    _kill(*left)
-    psutil.wait_procs(left, timeout=PATIENCE)
-
-
-def _kill(*processes: psutil.Process) -> None:
-    for process in processes:
+    for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(left, timeout=PATIENCE)

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 
 import pytest
 
@@ -58,38 +57,6 @@ def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, projec
     assert (state, last) == ("FAILED", "COMPLETED") and int(after[:-1]) == 2 * int(before[:-1])
 
 
-def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, project, reference):
-    project.hold(*range(4))
-    project.anew("extract_features")
-    running = project.start(*SNAKEMAKE, *targets(4))
-    project.wait_for_held(4)
-    first = min(map(int, slurm.jobs()))
-    nodes = {
-        shard: slurm.ask("squeue", "-h", "-j", number_of(slurm, shard), "-o", "%N").stdout.strip()
-        for shard in range(4)
-    }
-    (slow,) = project.held_anew()
-    lost = [shard for shard in nodes if nodes[shard] != nodes[slow]]
-    (undisturbed,) = {*nodes} - {slow, *lost}
-
-    slurm.kill("slurmctld")  # first: it forgets what came just before
-    slurm.start_controller()
-    slurm.fail(nodes[lost[0]])
-    slurm.start_node(nodes[lost[0]])
-    project.order(undisturbed)
-    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")
-
-    assert running.ended() == 0, running.said[-4000:]
-    assert project.shards().keys() == reference.keys() - {"shard-00004.safetensors"}
-    assert project.shards().items() <= reference.items()
-    assert [state for state, _ in history(slurm, slow, first)] == ["TIMEOUT", "COMPLETED"]
-    assert [state for state, _ in history(slurm, undisturbed, first)] == ["COMPLETED"]
-    for shard in lost:
-        lost_by, again = (state for state, _ in history(slurm, shard, first))
-        # FAILED: the end of its step was heard before the node's
-        assert lost_by in ("NODE_FAIL", "FAILED") and again == "COMPLETED"
-
-
 def test_after_snakemake_was_killed_the_commands_of_the_page_go_on_and_old_jobs_spoil_nothing(
     slurm, project, reference
 ):
@@ -127,28 +94,6 @@ def test_after_snakemake_was_killed_the_commands_of_the_page_go_on_and_old_jobs_
     assert project.shards() == reference
     states = [state for state, _ in history(slurm, anew, int(stopped))]
     assert states == ["CANCELLED", "COMPLETED"]
-
-
-def test_a_full_disk_is_named_and_one_rerun_of_the_same_command_completes(
-    slurm, project, reference
-):
-    disk = project.folder / "results/demo/features/tiny"
-    disk.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
-    try:
-        (disk / "other").write_bytes(b"0" * 2**16)
-        failed = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
-        assert failed.ended() == 1
-        log = (project.folder / "results/demo/logs/extract_features/tiny/00000.log").read_text()
-        said = "cannot be written, the disk or your quota is full: free some space"
-        assert f"{targets(1)[0]}: {said}" in log and "a defect of this program" not in log
-        assert [path.name for path in disk.iterdir()] == ["other"]
-        (disk / "other").unlink()
-        again = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
-        assert again.ended() == 0, again.said[-4000:]
-        assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, project, reference):

@@ -9,14 +9,8 @@ import pytest
 import yaml
 
 from tests.parts.cluster.conftest import SNAKEMAKE, ClusterProject, targets
-from tests.parts.cluster.slurm import wait_for
 from tests.project import ROOT
 
-SIBLINGS = {  # steps that need no other one of them: their artifact
-    "validate_null_space": "null_validation",
-    "measure_zero_shot": "zero_shot/conse_minilm",
-    "measure_scores": "scores/conse_minilm",
-}
 HELD = """
 import sys
 from dvc.repo import Repo
@@ -78,100 +72,6 @@ def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slur
     # manifest and texts; all that is measured on a model's features; pictures
     groups = Counter(name.split("_")[1] for name, _ in jobs if name not in with_gpu)
     assert groups == {"data": 1, "model": 2, "pictures": 1}
-
-
-@pytest.mark.nightly
-def test_dvc_makes_a_study_on_slurm_by_the_profile_and_another_parameter_its_tiers_alone(
-    slurm, tmp_path
-):
-    project = ClusterProject(tmp_path / "project")
-    small = {"models": ["tiny"], "analyses": [], "comparison": {"models": []}}
-    project.study(**small)
-    project.commit()
-    here = project.copy(tmp_path / "here")
-    here.snakemake()
-    for options in ((), ("another",)):
-        running = project.start("dvc", "repro", SNAKEMAKE_PROFILE="slurm")
-        assert running.ended() == 0, running.said[-6000:]
-        assert project.changed() == set() and project.differs(here.artifacts()) == set()
-        ran = {"data", "towers", "translators", "analyses", "report"}
-        assert {*project.ran_by_dvc(running.said)} == (ran - {"data", "towers"} if options else ran)
-        for checkout in (project, here):
-            checkout.study(**small, translator={"lambdas": [0.1, 10.0]})
-        here.snakemake()
-    jobs = [
-        state for place, state in slurm.accounted("WorkDir,State") if place == str(project.folder)
-    ]
-    assert {*jobs} == {"COMPLETED"} and len(jobs) >= 4
-
-
-@pytest.mark.nightly
-def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the_largest(
-    slurm, snakemake_project, tmp_path
-):
-    project = ClusterProject.at(snakemake_project.copy(tmp_path / "project").folder)
-    project.move_to_site()
-    wanted = [f"results/demo/{name}/tiny.parquet" for name in SIBLINGS.values()]
-    for name in wanted:
-        (project.folder / name).unlink()
-    limits = [f"{step}:runtime=1" for step in SIBLINGS]
-    one_job = ["--group-components", f"model={len(SIBLINGS)}"]
-    options = ["--retries", "0", *one_job, "--set-resources", *limits, "--"]
-    running = project.start(*SNAKEMAKE, *options, *wanted)
-    assert running.ended() == 0, running.said[-4000:]
-    ((state, limit, memory, cpus),) = accounted(slurm, project, "State,TimelimitRaw,ReqMem,ReqCPUS")
-    assert (state, limit, cpus) == ("COMPLETED", str(len(SIBLINGS)), "1")
-    asked = map(int, re.findall(r"mem_mb=(\d+)", running.said))
-    assert memory == f"{max(asked)}M"
-
-
-@pytest.mark.nightly
-def test_texts_are_embedded_where_a_study_on_gpus_has_none_to_give(project):
-    project.edit("params.yaml", "device: auto", "device: cuda")
-    running = project.start(*SNAKEMAKE, "results/demo/prompts/conse_minilm.safetensors")
-    assert running.ended() == 0, running.said[-4000:]
-    assert "embed_prompts" in running.said
-
-
-@pytest.mark.nightly
-def test_a_job_whose_gpu_is_not_seen_by_pytorch_stops_in_a_sentence(project, slurm):
-    slurm.told_of_gpus.touch()
-    try:
-        running = project.start(*SNAKEMAKE, "--retries", "0", targets(1)[0])
-        assert running.ended() == 1
-    finally:
-        slurm.told_of_gpus.unlink()
-    log = project.folder / "results/demo/logs/extract_features/tiny/00000.log"
-    said = r"error: this job was given GPU \d, but PyTorch sees no GPU \(version .*; .*driver"
-    assert re.match(said, log.read_text()), log.read_text()
-
-
-@pytest.mark.nightly
-def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
-    names = ("anew", "twin")
-    for name in names:
-        (project.folder / f"config/studies/{name}.yaml").write_text(f"study: {name}\n")
-    shards = {name: targets(1)[0].replace("demo", name) for name in names}
-    # Hold one of the two, because Snakemakes that end at the same instant disturb each other's
-    # folder of locks.
-    project.hold(0)
-    running = [
-        project.start(*SNAKEMAKE, shards[name], "--configfile", f"config/studies/{name}.yaml")
-        for name in names
-    ]
-    project.wait_for_held(1)
-    wait_for(
-        lambda: any(run.process.poll() is not None for run in running),
-        "one study ends beside the other",
-    )
-    project.order(0)
-    for run in running:
-        assert run.ended() == 0, run.said[-4000:]
-    expected = reference["shard-00000.safetensors"]
-    for name in names:
-        assert (project.folder / shards[name]).read_bytes() == expected.replace(
-            b'"study":"demo"', f'"study":"{name}"'.encode()
-        )
 
 
 @pytest.mark.nightly

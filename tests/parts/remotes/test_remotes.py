@@ -5,16 +5,12 @@ What is damaged there is refused, and no publication loses anything.
 
 import hashlib
 import re
-import subprocess
-import sys
-import tomllib
 
-import psutil
 import pytest
 import requests
 
 from tests import PATIENCE
-from tests.parts.remotes.servers import SERVERS, Folder
+from tests.parts.remotes.servers import SERVERS
 from tests.project import ROOT, blocks
 
 PAGE = "results/demo/report.html"
@@ -44,7 +40,7 @@ def remote(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def publisher(remote, request, tmp_path_factory):
-    """A study published to this remote; on a writable one after a publication that was killed."""
+    """A study published to this remote."""
     # not a fixture among the arguments: where the server is missing, no study is computed
     published = request.getfixturevalue("published")
     project = published.copy(tmp_path_factory.mktemp("checkout") / "project")
@@ -52,16 +48,8 @@ def publisher(remote, request, tmp_path_factory):
         for command in added.commands:
             project.dvc(*command)
     project.commit()
-    if remote.writer is remote:
-        kill_while_it_pushes(project, remote)
     make(project, PUBLISH, remote.writer)
     return project
-
-
-def publish(project, remote, *program):
-    command = [*program, "publish", "--remote", remote.name]
-    given = {"cwd": project.folder, "env": project.environment(), "text": True}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **given)
 
 
 def make(project, line, remote, **kwargs):
@@ -101,30 +89,6 @@ def reader(publisher, remote, folder):
     return project
 
 
-def kill_while_it_pushes(checkout, remote):
-    """Kill a publication, so that only a part of its objects is there.
-
-    DVC may leave an object half sent, but sends the list of a folder after all of its files.
-    """
-
-    with publish(checkout, remote, sys.executable, "-m", "singflow") as publication:
-        while not remote.objects():
-            assert publication.poll() is None, publication.communicate()[0]
-        for child in psutil.Process(publication.pid).children(recursive=True):
-            child.kill()
-        publication.kill()
-    checkout.left, checkout.left_damaged = remote.objects(), damaged(remote)
-    if isinstance(remote, Folder) and not any(name.endswith(".dir") for name in checkout.left):
-        remote.tear(min(checkout.left))
-
-
-@on(*(kind for kind in SERVERS if kind != "http"))
-def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(publisher, remote):
-    assert 0 < len(publisher.left) < len(remote.objects())
-    assert publisher.left_damaged == set() or isinstance(remote, Folder)
-    assert remote.objects() == cached(publisher) and damaged(remote) == set()
-
-
 def test_what_is_damaged_or_missing_there_is_healed_and_a_colleague_fetches_the_same_bytes(
     publisher, remote, tmp_path
 ):
@@ -143,43 +107,6 @@ def test_what_is_damaged_or_missing_there_is_healed_and_a_colleague_fetches_the_
     assert remote.objects() == cached(publisher) and damaged(remote) == set()
     assert "no step is left" in colleague.command("fetch", "--remote", remote.name)
     assert colleague.artifacts() == publisher.artifacts()
-
-
-@pytest.mark.nightly
-@on("directory")
-def test_dvc_takes_what_is_damaged_where_it_does_not_verify_and_fetch_refuses_such_a_remote(
-    publisher, remote, tmp_path
-):
-    colleague = reader(publisher, remote, tmp_path / "colleague")
-    pull, page = ("dvc", "pull", "--remote", remote.name, PAGE), md5(publisher, PAGE)
-    place, content = remote.place(page), remote.read(page)
-    wrong = bytes([content[0] ^ 1]) + content[1:]
-    remote.flip(page)
-    assert colleague.run(*pull, check=False).returncode != 0  # DVC has removed the object
-    assert not (colleague.folder / PAGE).exists()
-    remote.filesystem.pipe_file(place, wrong)
-    colleague.dvc("remote", "modify", "--local", remote.name, "verify", "false")
-    colleague.run(*pull)
-    remote.filesystem.pipe_file(place, content)
-    assert (colleague.folder / PAGE).read_bytes() == wrong
-    said = colleague.refused("singflow", "fetch", "--remote", remote.name)
-    assert f"`dvc remote modify {remote.name} verify true`" in said
-
-
-@pytest.mark.nightly
-@on("ssh")
-def test_two_who_publish_at_once_lose_nothing(publisher, remote, tmp_path):
-    checkouts = [publisher.copy(tmp_path / name) for name in ("first", "second")]
-    for number, project in enumerate(checkouts):
-        (project.folder / "own.bin").write_bytes(bytes([number]) * 10**6)
-        project.dvc("add", "own.bin")
-        project.commit()
-    for name in remote.objects():
-        remote.delete(name)
-    publications = [publish(project, remote, "singflow") for project in checkouts]
-    said = [process.communicate(timeout=PATIENCE)[0] for process in publications]
-    assert [process.returncode for process in publications] == [0, 0], said
-    assert remote.objects() == set.union(*map(cached, checkouts)) and damaged(remote) == set()
 
 
 @on("http")
@@ -215,10 +142,3 @@ def test_a_group_shares_one_cache_as_documented(publisher, remote, tmp_path):
     project.command("fetch", "--remote", remote.name)
     assert "Nothing to be done" in project.snakemake("--dry-run")
     assert " steps" not in project.command("run")
-
-
-def test_the_documentation_installs_extras_that_there_are():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    (named,) = re.findall(r"pip install -c constraints.txt -e '\.\[(.*)\]'", DOCUMENTATION)
-    assert named == "ssh,s3,gs,azure,webdav" and set(named.split(",")) <= set(extras)
