@@ -128,7 +128,7 @@ class Study(Results):
 
 SETTING = Setting(
     MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "1 image", 1,
-    17, "trace", "tiny: a trace.", "", "",
+    17, "trace", "tiny: a trace", "",
 )  # fmt: skip
 
 
