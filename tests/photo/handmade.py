@@ -33,6 +33,7 @@ MODEL, N = "timm/tiny.net", len(FIVE)
 JUDGED = {
     "n": 17, "turn_deg": 0.0, "unique_r2": -0.001, "unique_r2_low": -0.003,
     "unique_r2_high": 0.002, "blind_unique_r2": 1e-4, "margin": 0.005, "detectable": 0.03,
+    "gain": 0.2,
 }  # fmt: skip
 
 
