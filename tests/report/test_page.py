@@ -395,6 +395,7 @@ def test_every_study_has_a_page(tmp_path, study):
     names = {name: STUDIES[study][name] for name in ("models", "spaces") if name in STUDIES[study]}
     page = write_page(tmp_path, **names)
     assert page.count("<h1>") == 1 and page.endswith("</html>")
+    assert ("<b>m1 in t</b>" in page) == ("spaces" in names)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from singflow.analyses.summary import (
 )
 from singflow.analyses.tables import ZERO, joined, marked, percent
 
+Said = list[tuple[str, str]]
+
 OPEN = (MEANING, FOUND)  # the verdicts with which texts and groups are looked at
 OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high", "p", "hidden"]
 TABLES = {  # of the tables of texts and of groups, beside space and model
@@ -45,11 +47,9 @@ def by_size(table: pd.DataFrame) -> pd.DataFrame:
     return tested.sort_values("unique_r2", ascending=False, kind="stable")
 
 
-def decisions(
-    models: pd.DataFrame, texts: pd.DataFrame
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def decisions(models: pd.DataFrame, texts: pd.DataFrame) -> tuple[Said, Said]:
     """Name and decision of each model, and of each control."""
-    said: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []
+    said: tuple[Said, Said] = [], []
     for row in models.to_dict("records"):
         space, model = row["space"], row["model"]
         mine = texts[(texts["space"] == space) & (texts["model"] == model)]
