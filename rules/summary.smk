@@ -2,6 +2,7 @@ rule summarize:
     """Gather all models into tables, metrics and the summary that ends a run."""
     input:
         manifest=at("manifest"),
+        rejected=at("rejected"),
         entries=every("model_entry", "space_entry"),
         reports=every("projector_report", "translator_report"),
         measured=every("evidence", *asked("scores", "zero_shot")),

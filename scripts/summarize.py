@@ -6,7 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.controls import Controls
-from singflow.analyses.findings import TABLES, all_findings, looked_at
+from singflow.analyses.findings import TABLES, looked_at
 from singflow.analyses.summary import (
     Summary,
     add_verdicts,
@@ -18,7 +18,7 @@ from singflow.analyses.tables import qualify
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
-from singflow.artifacts.tables import read_parquet, write_table
+from singflow.artifacts.tables import read_parquet, read_table, write_table
 from singflow.config.registry import read_model, read_space
 from singflow.report.summary import render_text
 
@@ -69,7 +69,6 @@ def main(flags: Flags) -> None:
         models += rows
     table = pd.DataFrame(models)
     texts, groups = (of_found(flags, table, name) for name in ("hidden_texts", "hidden_groups"))
-    found = all_findings(table, texts, groups)
     sources = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
     }
@@ -77,8 +76,10 @@ def main(flags: Flags) -> None:
         flags.study,
         table,
         sources,
-        found,
+        texts,
+        groups,
         manifest,
+        len(read_table(flags.path("rejected"))),
         flags.confidence,
         flags.min_r2,
         controls=flags.known == "auto",

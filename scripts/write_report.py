@@ -5,7 +5,8 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.analyses.controls import Controls
-from singflow.analyses.summary import with_own_words
+from singflow.analyses.findings import HIDES, decisions
+from singflow.analyses.summary import NOTHING, with_own_words
 from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.catalog import asked
 from singflow.artifacts.files import write_bytes
@@ -105,6 +106,8 @@ def main(flags: Flags) -> None:
         "scored": scored,
         "angles": not ANGLES.isdisjoint(flags.analyses),
         "models": flags.models,
+        "decisions": decisions(rows, csv["hidden_texts"]),
+        "hides": HIDES if (models["verdict"] == NOTHING).any() else "",
         "spaces": [space_part(space, csv, rows) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,
         "legend": legend(rows["marks"]),

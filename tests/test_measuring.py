@@ -233,11 +233,8 @@ def test_of_rows_in_another_order_it_cannot_tell_and_from_200_on_it_asks_for_the
     assert right.verdict != "cannot tell" and right.facts["permuted_r2"] < 0.05 < right.r2
     for draw in range(4):
         found = singflow.measure(x, weight, shuffled(z, draw), draws=2)
-        assert found.verdict == "cannot tell" and "The translator explains nothing (R2" in str(
-            found
-        )
-        assert ("Does the loader shuffle?" in found.sentence) == (len(x) >= 200)
-        assert " would do." in found.sentence
+        assert found.verdict == "cannot tell"
+        assert ("in the same order?" in found.sentence) == (len(x) >= 200)
 
 
 @pytest.mark.parametrize("whose", ["reference", "own"])
@@ -252,7 +249,7 @@ def test_of_a_reference_either_side_may_be_in_another_order(whose):
         theirs = theirs[0], shuffled(theirs[1], 0)
     found = singflow.measure(mine[0], WEIGHT, mine[1], reference=theirs, draws=2)
     assert found.verdict == "cannot tell" and found.r2 < 0.01
-    assert "Are the images of the kind that the reference has?" in found.sentence
+    assert "are the images of the reference's kind?" in found.sentence
 
 
 def test_near_copies_in_a_reference_are_left_out_and_those_in_other_folds_are_told():
@@ -275,7 +272,7 @@ def test_near_copies_in_a_reference_are_left_out_and_those_in_other_folds_are_to
 
 def test_it_says_what_it_found_and_writes_it(found, tmp_path):
     said = str(found)
-    assert said.startswith("The null space holds meaning that the logits do not tell: ")
+    assert said.startswith("Keep the features: its head drops at least ")
     assert f"p {found.p:.2g} for D above the margin 0.005" in said
     assert "8 of 14 dimensions" in said and "blind" not in said
     assert found._repr_markdown_().startswith(f"**{found.sentence}**\n\n- D 0.")

@@ -135,12 +135,12 @@ class Evidence:
 
     @property
     def sentence(self) -> str:
-        """The verdict in a sentence."""
+        """Features or logits, in a sentence."""
         if not self.facts:
             return f"A translator without evidence: {self.source}"
-        from singflow.analyses.summary import verdict_words  # on whose words no step depends
+        from singflow.analyses.findings import decision  # on whose words no step depends
 
-        said = verdict_words(self.facts)
+        said = decision(self.facts, self.hidden_texts)
         return said[0].upper() + said[1:]
 
     @property
@@ -476,11 +476,14 @@ embeddings from the logits and the principal component. `evidence.json` has all 
 """
 
     def __repr__(self) -> str:
-        from singflow.analyses.summary import ALIKE, NAMED, TRIALS, detected
+        from singflow.analyses.findings import HIDES
+        from singflow.analyses.summary import ALIKE, NAMED, NOTHING, TRIALS, detected
         from singflow.analyses.tables import with_interval
         from singflow.config.registry import LEAST
 
         facts, lines = self.facts, [self.sentence]
+        if self.verdict == NOTHING:
+            lines.append(HIDES)
         if self.d is not None:
             ends = (facts[f"unique_r2{end}"] for end in ("", "_low", "_high"))
             lines.append(

@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 
 from singflow import cli
 from singflow.analyses.evidence import EvidenceSettings, OwnWords
-from singflow.analyses.findings import OPEN, TABLES
+from singflow.analyses.findings import OPEN, TABLES, decision
 from singflow.analyses.fits import fit
 from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.hidden import Question
 from singflow.analyses.inputs import Inputs, known_answer
-from singflow.analyses.summary import OF_ROWS, Summary, verdict_words
+from singflow.analyses.summary import OF_ROWS, Summary
 from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import FIX, read_json, sha256_of, sources_sha256
 from singflow.artifacts.made import Made, differences
@@ -181,7 +181,7 @@ def study_evidence(
     if not isinstance(seed, int):
         raise InputError(f"{params}: seed: {seed!r} is not a whole number: {FIX}")
     try:
-        verdict_words(facts | told | {"verdict": row["verdict"]})
+        decision(facts | told | {"verdict": row["verdict"]}, texts)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{inputs.path('evidence')} or {table}: what it says of {model} is damaged ({error}): "

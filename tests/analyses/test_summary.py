@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.analyses.power import images_needed
+from singflow.analyses.findings import HIDES, TABLES
 from singflow.analyses.summary import (
     EMPTY,
     FOUND,
@@ -23,7 +23,6 @@ from singflow.analyses.summary import (
     summarize_labels,
     summarize_model,
     verdict,
-    verdict_sentence,
 )
 from singflow.config.registry import ModelEntry
 from singflow.report.sentences import stand_in
@@ -56,19 +55,22 @@ def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
     return summarize_model(scores, *reports, entry, SETTINGS, **given)
 
 
-def text_of(scores, found=(), controls=False, **rows):
+NONE = [pd.DataFrame(columns=["space", "model", *columns]) for columns in TABLES.values()]
+
+
+def text_of(scores, texts=NONE[0], rejected=0, controls=False, **rows):
     """The text of models of one space, by name, as summarize writes it."""
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
     add_verdicts(models, 0.95)
     table = pd.DataFrame(models)
-    given = "mine", table, CLIP, dict(found), scores.assign(split="train"), 0.95, 0.2
+    given = "mine", table, CLIP, texts, NONE[1], scores.assign(split="train"), rejected, 0.95, 0.2
     return render_text(*given, controls=controls)
 
 
 def cells(text):
     """Rows of the table in a text, in order, as lists of cells; the first is the header."""
     lines = text.split("\n")
-    start = next(number for number, line in enumerate(lines) if line.startswith("Space s:")) + 1
+    start = next(number for number, line in enumerate(lines) if line == "Space s") + 1
     end = next(number for number, line in enumerate(lines) if line.startswith("The paper's scores"))
     return [re.split(r"\s{2,}", line.strip()) for line in lines[start:end]]
 
@@ -131,7 +133,6 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
     assert [row["is_mean"], row["is_low"], row["is_high"]] == [0.0] * 3
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
-    assert "m: the head has no null space. The logits see every direction.\n" in text
     assert "no null space" in row["note"] and f"m: {row['note']}.\n" in text
 
 
@@ -219,74 +220,6 @@ def test_p_is_corrected_for_the_tested_models_of_a_space_and_controls_are_judged
     assert [row["p_holm"] for row in rows] == [0.03, None, None]
 
 
-SIZE = "6.2 % of the meaning, a turn of 9 degrees"
-NUMBERS = {MEANING: SIZE, TRACE: f"({SIZE}), but not beyond the margin of 0.5 %", FOUND: SIZE}
-SEEN = "An evenly spread leak of 5.9 % of the meaning would be called meaning in 9 of 10 trials."
-NUMBERS |= {NOTHING: SEEN, EMPTY: "", ZERO: "", UNJUDGED: ""}
-NUMBERS[UNTOLD] = "There are too few images for an interval of D. Give the study more images: "
-NUMBERS[MISSED] = ""
-
-
-SAID = TRANSLATOR | EVIDENCE | {"model": "m", "marks": "", "principal_dim": 1000, "null_dim": 280}
-
-
-@pytest.mark.parametrize("missing", [None, np.nan])  # of one row, and of a table of several models
-def test_every_verdict_is_a_sentence_of_its_own_with_the_numbers_that_it_rests_on(missing):
-    told = {}
-    for expected, numbers in NUMBERS.items():
-        row = SAID | {"unique_r2": 0.0617, "verdict": expected}
-        if expected in (EMPTY, UNTOLD):
-            row |= dict.fromkeys(UNMEASURED, missing)
-        said = verdict_sentence(row)
-        assert said.startswith("m: ") and numbers in said and "nan" not in said
-        marks = {"marks": "weak translator, known leak"}
-        assert verdict_sentence(row | marks) == f"m*+: {said.removeprefix('m: ')}"
-        told[said] = expected
-    assert len(told) == len(NUMBERS)
-
-
-LEAK_MISSED = "An evenly spread leak of 10 % would not be called meaning in 9 of 10 trials. Give"
-ORDER = "Are the rows of features and of embeddings in the same order? Does the loader shuffle?"
-KIND = "Are the images of the kind that the reference has?"
-THEN = "If all this is right, give"
-
-
-@pytest.mark.parametrize(
-    ("row", "why"),
-    [
-        ({"detectable": 0.16}, LEAK_MISSED),
-        ({"detectable": None}, LEAK_MISSED),
-        ({"validation_r2": 0.002}, f"The translator explains nothing (R2 0.002). {ORDER} {THEN}"),
-        (
-            {"validation_r2": -0.1, "near_copies": None},
-            f"The translator explains nothing (R2 -0.100). {ORDER} {KIND} {THEN}",
-        ),
-        (
-            {"validation_r2": 0.02, "permuted_r2": 0.03, "n": 100},
-            "The translator explains nothing (R2 0.020). Give",
-        ),
-    ],
-)
-def test_a_study_that_cannot_tell_says_why_and_how_many_images_would_do(row, why):
-    said = verdict_sentence(SAID | {"verdict": UNTOLD} | row)
-    images = images_needed((SAID | row)["n"], 1280, 0.1, row.get("detectable"))
-    give = f"the study more images: about {images:,} would do."
-    assert said == f"m: this study cannot tell. {why} {give}"
-    table = {"n_evidence": (SAID | row)["n"], "rank": 1000}  # of tables/models.csv
-    of_table = {k: v for k, v in SAID.items() if k not in ("n", "principal_dim")}
-    assert verdict_sentence(of_table | {"verdict": UNTOLD} | row | table) == said
-
-
-@pytest.mark.parametrize("expected", [MEANING, TRACE, NOTHING, FOUND])
-def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected):
-    doubt = " The blind check exceeds the margin, so imperfect words may explain this."
-    row = EVIDENCE | {"model": "m", "marks": "", "verdict": expected}
-    doubted = verdict_sentence(row) + doubt * (expected in (MEANING, TRACE))
-    assert verdict_sentence(row | {"blind_unique_r2": 0.006}) == doubted
-    for silent in (0.005, None, np.nan):
-        assert verdict_sentence(row | {"blind_unique_r2": silent}) == verdict_sentence(row)
-
-
 # Labels
 
 
@@ -304,23 +237,26 @@ def test_label_rows_are_the_moments_of_their_images(scores):
 # The text that ends a run
 
 
-def test_the_table_of_a_space_its_sentences_and_the_meaning_of_its_columns(scores):
+def test_the_text_decides_first_and_then_has_numbers_and_the_meaning_of_its_columns(scores):
     row = summarized(scores.assign(is_deg=5.56))
-    found = {("s", "m"): "Hidden: fur.", ("t", "m"): "Hidden: stripes."}
-    text = text_of(scores, found, m=row)
-    assert text.startswith(
-        "Study mine: 40 images, 2 labels, all out of sample: translators are cross-fitted in 5 "
-        "folds; rank rule exact, seed 0\n\n"
-        "Space s: does the null space "
+    named = {"text": ["fur", "sky"], "unique_r2": [0.3, 0.1], "hidden": [True, False], "p": 0.5}
+    texts = pd.DataFrame(named | {"space": "s", "model": "m"})
+    first, decided, *_ = (text := text_of(scores, texts, rejected=2, m=row)).split("\n\n")
+    assert first.startswith("Study mine: features or logits?")
+    assert decided.startswith("m: keep the features: its head drops ")
+    assert decided.endswith(", fur first (1 of 2 texts)")
+    assert HIDES not in text and HIDES in text_of(
+        scores, n=summarized(scores, {"p": 0.9, "unique_r2_low": 0.0})
     )
     header = "model|null dim|n per dim|R2 (words)|IS|floor|D [95 %]|turn|detectable (first)|verdict"
     line = f"m|280|0.5|0.30 (0.40)|5.6|4.6|0.060 [0.030, 0.090]|9|5.9 % (1.2 %)|{MEANING}"
     assert cells(text) == [header.split("|"), line.split("|")]
     assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
-    assert text.count("6.0 % of the meaning, a turn of 9 degrees. Hidden: fur.\n") == 1
-    explained = text.rpartition("Hidden: fur.\n\n")[2]
+    explained = text.rpartition("\nm: Not found: sky.\n\n")[2]
     for column in ("IS: ", "floor: ", "D: ", "turn: ", "detectable: ", "n per dim: ", "R2: "):
         assert explained.count(column) == 1
+    assert "2 of 42 files were left out (data/rejected.csv).\n" in explained
+    assert "left out" not in text_of(scores, m=row)
     assert max(map(len, text.splitlines())) <= 150
 
 
@@ -346,9 +282,9 @@ def test_controls_stand_last_with_their_marks_and_are_explained(scores):
     text = text_of(scores, **rows)
     verdicts = [(row[0], row[-1]) for row in cells(text)[1:]]
     assert verdicts == [("b", MEANING), ("a", MEANING), ("leak+", FOUND), ("zero~^", ZERO)]
-    said = text.partition("The paper's scores")[2]
-    sentences = re.findall(r"^([\w+~^]+): (?:the null|known)", said, re.MULTILINE)
-    assert sentences == ["b", "a", "leak+", "zero~^"]
+    said = text.partition("Space s")[0].partition("\nControls:\n")
+    named = [re.findall(r"^([\w+~^]+): (?:keep|known)", part, re.MULTILINE) for part in said[::2]]
+    assert named == [["b", "a"], ["leak+", "zero~^"]]
     assert "Signs beside the names: ~: known zero; +: known leak; ^: penalty at the edge." in text
     assert "^ The best penalty of zero in s is at the edge" in text
 
@@ -358,7 +294,7 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     text = text_of(scores, m=row)
     assert row["marks"] == "in sample"
     assert cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
-    assert "\nm#: no verdict, because the translator has seen" in text
+    assert "\nm#: no answer: the translator has seen" in text
     assert "# In sample, as in the paper: the translator of m in s has seen the images" in text
 
 
@@ -426,12 +362,12 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
             for name, report in (("imported", imported), ("m", {"folds": 0} | of_it))
         ]
         add_verdicts(rows, 0.95)
-        for sources, above in ((CLIP, ""), ({"s": "conse"}, stand_in({"s": "conse"}))):
-            text = render_text("mine", pd.DataFrame(rows), sources, {}, held_out, 0.95, 0.2)
-            first, _, rest = text.partition("\n\n")
-            assert f", {said}; " in first
-            assert " ".join(rest.partition("Space s:")[0].split()) == above
-    assert "docs/first-clip.md" in above
+        for sources, between in ((CLIP, ""), ({"s": "conse"}, f"{stand_in({'s': 'conse'})}. ")):
+            given = pd.DataFrame(rows), sources, *NONE, held_out, 0, 0.95, 0.2
+            text = " ".join(render_text("mine", *given).split())
+            assert f", {said}; " in text
+            assert f" {between}Space s model" in text
+    assert "docs/first-clip.md" in between
     assert stand_in({"s": "conse", "t": "open_clip"}) == ""
 
 

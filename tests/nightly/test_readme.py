@@ -109,7 +109,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
 def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     output = reader.shell("make demo")
     assert re.search(r"^0 of \d+ steps", output, flags=re.MULTILINE) and "images/s" not in output
-    end = output[output.index("Study demo: 20 images") :]
+    end = output[output.index("Study demo: features or logits?") :]
     assert re.search(r"^efficientnet_lite0\S* +280 +\d", end, flags=re.MULTILINE)
     paper = r"^The paper's scores AS, \|AS\|, IS/\|AS\| \(no verdict uses them\): "
     assert re.search(rf"{paper}efficientnet_lite0\S* [+-]\d", end, flags=re.MULTILINE)

@@ -163,7 +163,7 @@ def test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_say
     evidence = read_json(CATALOG["evidence"].at(results, **SCIPY))
     said = (results / "tables/summary.txt").read_text()
     assert evidence["unique_r2_low"] > 0.1 and evidence["p"] < 0.001
-    assert "features/scipy: the null space holds meaning" in said
+    assert "features/scipy: keep the features" in said
     (shown,) = blocks(PAGE, "text")
     words, numbers = zip(
         *((re.sub(NUMBER, "#", x), re.findall(NUMBER, x)) for x in (said, shown)), strict=True

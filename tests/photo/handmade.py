@@ -33,6 +33,7 @@ MODEL, N = "timm/tiny.net", len(FIVE)
 JUDGED = {
     "n": 17, "turn_deg": 0.0, "unique_r2": -0.001, "unique_r2_low": -0.003,
     "unique_r2_high": 0.002, "blind_unique_r2": 1e-4, "margin": 0.005, "detectable": 0.03,
+    "gain": 0.2,
 }  # fmt: skip
 
 
@@ -128,7 +129,7 @@ class Study(Results):
 
 SETTING = Setting(
     MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "1 image", 1,
-    17, "trace", "tiny: a trace.", "", "",
+    17, "trace", "tiny: a trace", "",
 )  # fmt: skip
 
 

@@ -100,8 +100,8 @@ def test_every_number_is_that_of_a_direct_computation(study):
         "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact",
         "null_dim": len(feature) - 5, "validation_r2": 0.125, "translator": "weak",
         "images": f"{N} images", "n_images": N, "n_evidence": 17, "verdict": "nothing found",
-        "said": f"{MODEL}: nothing found. An evenly spread leak of 3 % of the meaning would be "
-        "called meaning in 9 of 10 trials.", "hidden": "", "classes": "",
+        "said": f"{MODEL}: no reason to keep the features: 17 images show nothing in its null "
+        "space (an even leak of 3 % would show)", "classes": "",
     }  # fmt: skip
 
 
@@ -123,10 +123,9 @@ def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study,
     write_parquet(study.path("evidence_texts"), found.assign(text=["<b>", "fur"], kind="label"))
     write_parquet(study.path("evidence_groups"), found[:0].assign(group="", by="", n=1))
     (record,) = study.analyze("one.png")
-    told, said = capsys.readouterr().out, "Hidden: <b> (of 2 texts); not found: fur."
-    looked_at = verdict in ("meaning", "known leak: found")
-    assert record["setting"]["hidden"] == (said if looked_at else "")
-    assert (f"\n  of the model, not of this photo: {said}\n" in told) == looked_at
+    said, looked_at = record["setting"]["said"], verdict != "trace"
+    assert ("<b> first (1 of 2 texts)" in said) == looked_at
+    assert f"\n  of the model, not of this photo: {said}\n" in capsys.readouterr().out
 
 
 def movements_of(scores):
@@ -301,7 +300,7 @@ def said_of(*counts, **changes):
 def test_the_first_sentence_concludes_from_the_facts_that_follow():
     near = analysis_of("cat", 0, 0).nearest[0]
     not_judged = {"judged": False, "chance_most_deg": None}
-    zero = replace(SETTING, verdict="known zero", said="tiny: known zero.")
+    zero = replace(SETTING, verdict="known zero", said="tiny: known zero")
     for changes, words in (
         (
             {"nearest": (near, near)},
@@ -321,7 +320,7 @@ For this photo the head of timm/tiny.net loses meaning: without the null compone
 nearer to 'a bird' than to 'a jeep'.
 photo.jpg: cat (20.0 %)
   then cat (20.0 %), cat (20.0 %), cat (20.0 %), cat (20.0 %)
-  by 17 images: tiny: a trace.
+  of the model, not of this photo: tiny: a trace
   IS, the angle by which the photo's translation turns when the null component is removed: 8.00 \
 degrees, more than in 50 % of the 1 image; a null component without meaning turns it by 6.00, and \
 1 photo in 20 by more than 7.00
@@ -350,10 +349,10 @@ a_study, explains 1 % of the meaning of new images (R2 0.01)
     assert "gained" not in within
     some = "the head knows 2 of 9 classes alone, such as ant and bee"
     assert f"\n  {some}\n" in said_of(0, 0, setting=replace(SETTING, classes=some))
-    zero = said_of(0, 0, setting=replace(SETTING, verdict="known zero", said="known zero."))
+    zero = said_of(0, 0, setting=replace(SETTING, verdict="known zero", said="known zero"))
     assert zero.count("known zero") == 1
     unjudged = said_of(0, 0, setting=replace(SETTING, verdict="", said=""))
-    assert "no verdict on the model: the images" in unjudged
+    assert "not of this photo: no verdict, because the images" in unjudged
     for r2, words in (
         (0.22, "explains 22 % of"),
         (-0.12, "explains nothing of"),

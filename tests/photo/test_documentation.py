@@ -106,8 +106,8 @@ def test_the_notebook_of_an_own_model_runs_in_an_empty_folder(tmp_path):
     shown = [output.data for outputs in cells for output in outputs if "data" in output]
     said = "\n".join(data["text/plain"] for data in shown)
     assert "before the head 'classifier' of 398 classes; W f + b is within" in said
-    assert "The null space holds meaning that the logits do not tell: 7" in said
-    assert "**The null space holds meaning" in "".join(d.get("text/markdown", "") for d in shown)
+    assert "Keep the features: its head drops at least " in said
+    assert "**Keep the features" in "".join(d.get("text/markdown", "") for d in shown)
     assert "trailer truck" in said and "photo: " in said
     assert sum("image/png" in data for data in shown) == 2  # which a kernel can show
     source = tmp_path / "checkpoints/features/animals"

@@ -1,6 +1,7 @@
 """Every number in the sentences of a summary and of a page is that of the study's tables."""
 
 import html
+import math
 import re
 
 import pandas as pd
@@ -15,7 +16,7 @@ SIZE = rf"((?:below )?{NUMBER} %(?: \[{NUMBER}, {NUMBER}\])?)"
 RANGE = rf"{N} % \((\S+)\)(?: to {N} % \((\S+)\))?"
 # Words of the method, whose numbers are not of the study.
 CONSTANT = (
-    r"9 of 10 trials|leak of 10 % that is spread evenly|leak of 10 % would not|Above 100 %|"
+    r"9 of 10 trials|leak of 10 % that is spread evenly|would show 10 %|Above 100 %|"
     r"clip_vit_l14|should be 0|float\d\d"
 )
 
@@ -56,17 +57,24 @@ class Tables:
     def row(self, name):
         return self.models.loc[name.strip(SIGNS)]
 
-    def told(self, name, *_):
+    def nothing(self, name, *_):
         row = self.row(name)
-        return name, digits(100 * row["unique_r2"], 1), digits(row["turn_deg"], 0)
+        return name, f"{row['n_evidence']:,}", percent(row["detectable"])
 
-    def needed(self, name):
+    def dropped(self, name, *_):
+        row = self.row(name)
+        least = math.floor(1000 * max(row["unique_r2_low"], row["margin"])) / 10
+        texts = self.hidden("hidden_texts").query("model == @name.strip(@SIGNS)")
+        texts = texts.drop_duplicates("text").set_index("text")["hidden"].astype(bool)
+        *most, last = texts.index[texts][:3]
+        named = f"{', '.join(most)} and {last}" if most else last
+        return name, f"{least:g}", named, f"{texts.sum():,}", f"{len(texts):,}"
+
+    def needed(self, name, *_):
         row = self.row(name)
         found = None if pd.isna(row["unique_r2_low"]) else row["detectable"]
-        explained = row["validation_r2"] > max(0.01, row["permuted_r2"])
-        width = int(row["rank"] + row["null_dim"])
-        count = images_needed(int(row["n_evidence"]), width, 0.1, found if explained else None)
-        return name, None if explained else digits(row["validation_r2"], 3), f"{count:,}"
+        n, width = int(row["n_evidence"]), int(row["rank"] + row["null_dim"])
+        return name, f"{n:,}", f"{images_needed(n, width, 0.1, found):,}"
 
     def ends(self, column):
         """The smallest and the largest number of a column, with names of models."""
@@ -88,15 +96,6 @@ class Tables:
         table = self.read(name).dropna(subset=["p"])
         return table.sort_values("unique_r2", ascending=False, kind="stable")
 
-    def texts(self, first, more, count):
-        for _, rows in self.hidden("hidden_texts").groupby("model"):
-            rows = rows.drop_duplicates("text")
-            named = rows.loc[rows["hidden"].astype(bool), "text"].tolist()
-            if named and first == ", ".join(named[:3]):
-                rest = f"{len(named) - 3:,}" if len(named) > 3 else None
-                return first, rest, f"{len(rows):,}"
-        return None
-
     def group(self, by, name, _):
         rows = self.hidden("hidden_groups").query("hidden and group == @name")
         kind = {"predicted class": "predicted", "group of images": "column"}.get(by, by)
@@ -116,19 +115,18 @@ class Tables:
 
 
 TEMPLATES = {
-    rf"(\S+): the null space holds meaning that the logits do not tell: {N} % of the meaning, "
-    rf"a turn of {N} degrees": Tables.told,
-    rf"(\S+): a trace\. The null space adds a little \({N} % of the meaning, a turn of {N} "
-    r"degrees\)": Tables.told,
-    rf"beyond the margin of {N} %": lambda own, _: (f"{100 * own.models['margin'].iloc[0]:g}",),
-    rf"(\S+): nothing found\. An evenly spread leak of {PERCENT} of": lambda own, name, _: (
-        name, percent(own.row(name)["detectable"])
+    rf"(\S+): no reason to keep the features: {N} images show nothing in its null space \(an even "
+    rf"leak of {PERCENT} would show": Tables.nothing,
+    r"(\S+): (?:keep the features|known leak, found as it should be): its head drops at least "
+    rf"{N} % of the meaning, (.+?) first \({N} of {N} texts\)": Tables.dropped,
+    rf"(\S+): no clear reason to keep the features: its null space adds a trace, {N} % of the "
+    rf"meaning, not surely more than the margin of {N} %": lambda own, name, *_: (
+        name, *map(percent, own.row(name)[["unique_r2", "margin"]])
     ),
-    rf"(\S+): known leak, missed: the null space adds {N} % of the meaning, a turn of {N} "
-    "degrees": Tables.told,
-    r"(\S+): this study cannot tell\. (?:The translator explains nothing \(R2 (-?[\d.]+)\)\.)?"
-    rf".*? about {N} would do": lambda own, name, *_: own.needed(name),
-    rf"Hidden: (.+?)(?: and {N} more of| \(of) {N} texts": Tables.texts,
+    rf"(\S+): too few images to tell: {N} where about {N} would show 10 %": Tables.needed,
+    r"(\S+): cannot tell: the translator explains nothing \(R2 (-?[\d.]+)\)": (
+        lambda own, name, _: (name, digits(own.row(name)["validation_r2"], 3))
+    ),
     rf"By (label|predicted class|group of images), D is largest for images of (.+?) \({N} %\)": (
         Tables.group
     ),
@@ -156,6 +154,7 @@ TEMPLATES = {
             str(own.row(name)[of]) for of in ("rank_stored", "weight_dtype", "rank_float64")
         ))
     ),
+    rf"{N} of {N} files were left out": lambda own, out, _: (out, str(own.images + int(out))),
     rf"{N} files were found, {N} used and {N} left out": lambda own, found, used, out: (
         str(own.images + int(out)), str(own.images), out
     ),

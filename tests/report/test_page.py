@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_words, with_own_words
+from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, with_own_words
 from singflow.artifacts.catalog import CATALOG, FIGURES, artifact_of
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
@@ -80,15 +80,9 @@ def part(models, **frames):
     return space_part("s", csv, with_own_words(models))
 
 
-def test_the_verdicts_come_first_and_what_is_hidden_stands_under_the_next_question():
-    found = part(FOUR)
-    rows = {row["model"]: row for row in FOUR.to_dict("records")}
-    said = [(name, verdict_words(rows[name[:4].rstrip("+~")])) for name in ("a", "b", "leak+")]
-    assert found["verdicts"] == [*said, ("zero~", verdict_words(rows["zero"]))]
-    seen = "An evenly spread leak of 3 % of the meaning would be called meaning in 9 of 10 trials."
-    assert found["verdicts"][1] == ("b", f"nothing found. {seen}")
+def test_what_is_hidden_beyond_the_decision_stands_under_the_next_question():
     by = "By label, D is largest for images of fur (20 %)."
-    assert found["found"] == [("a", f"Hidden: fur (of 1 texts). {by}")]
+    assert part(FOUR)["found"] == [("a", f"Every text is hidden. {by}")]
 
 
 def test_the_tables_of_numbers_have_a_dash_where_there_is_none():
@@ -111,7 +105,6 @@ def test_own_words_are_the_known_zero_of_a_space_without_one():
     found = part(rows)
     own = dict.fromkeys(("turn", "detectable", "blind", "r2", "is"), "-")
     assert found["rows"][2] == own | {"model": "own words~", "d": "0.2 %"}
-    assert [name for name, _ in found["verdicts"]] == ["a", "b"]
     for none in (FOUR, rows.assign(blind_unique_r2=None)):
         assert with_own_words(none) is none
     two = with_own_words(pd.concat([rows, FOUR.assign(space="t")], ignore_index=True))
@@ -402,6 +395,7 @@ def test_every_study_has_a_page(tmp_path, study):
     names = {name: STUDIES[study][name] for name in ("models", "spaces") if name in STUDIES[study]}
     page = write_page(tmp_path, **names)
     assert page.count("<h1>") == 1 and page.endswith("</html>")
+    assert ("<b>m1 in t</b>" in page) == ("spaces" in names)
 
 
 @pytest.fixture(scope="module")
@@ -493,14 +487,13 @@ def test_a_large_drawing_is_on_the_page_as_a_picture_and_others_as_svg(own):
     assert kinds.pop("fig5") == "webp" and set(kinds.values()) == {"svg+xml"}
 
 
-def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else(written):
+def test_the_page_asks_its_questions_in_order_and_the_decision_is_before_all_else(written):
     page = html.unescape((written / "results/report.html").read_text())
-    meaning = "the null space holds meaning that the logits do not tell"
     parts = [
         '<section id="models">',
-        "s, the space of this study, is a stand-in for CLIP that ",
-        f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
+        "<b>m1</b>: keep the features: its head drops at least 4 % of the meaning, fur and ",
         '<img src="data:image/svg+xml;base64,',
+        "s, the space of this study, is a stand-in for CLIP that ",
         'class="plain"',
         "<nav",
         *(f'<section id="{name}">' for name in ("labels", "checks", "paper")),

@@ -34,7 +34,7 @@ def first(project, line):
 def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
     first(project, "print('noise'); import os; os.system('echo noise >&2')")
     said = project.run(*RUN).stdout
-    begin, end = said.split("Study demo: 20 images")
+    begin, end = said.split("Study demo: features or logits?")
     counts = [PROGRESS.fullmatch(line) for line in begin.splitlines()]
     assert 2 <= len(counts) <= 12 and all(counts), begin
     assert counts[0][1] == "0" and counts[-1][1] == counts[-1][2] and "left" not in counts[-1][0]

@@ -8,7 +8,6 @@ import pandas as pd
 from pydantic import Field
 
 from singflow.analyses.evidence import POWER, RESOLUTION, SHARES
-from singflow.analyses.power import images_needed
 from singflow.analyses.statistics import (
     at_chance,
     bootstrap_interval,
@@ -25,7 +24,6 @@ from singflow.analyses.tables import (
     four_digits,
     is_control,
     join_marks,
-    marked,
     percent,
 )
 from singflow.config.registry import ModelEntry
@@ -57,7 +55,7 @@ MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot t
 FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
-LEAST_R2, ENOUGH = 0.01, 200  # R2 that explains nothing; images from which the order is doubted
+LEAST_R2 = 0.01  # R2 that explains nothing
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
 OWN_WORDS = "own words"  # the name of their row in tables
 NO_NULL_SPACE = "no null space: the logits see every direction"
@@ -230,68 +228,6 @@ def explains(row: Mapping[Any, Any]) -> bool:
     """Whether R2 of a translator is above LEAST_R2, and above that of permuted rows."""
     chance = row["permuted_r2"]
     return bool(row["validation_r2"] > max(LEAST_R2, 0.0 if pd.isna(chance) else chance))
-
-
-def verdict_sentence(row: Mapping[Any, Any]) -> str:
-    """The verdict on a model as a sentence for a reader who does not know the terms."""
-    return f"{marked(row['model'], row['marks'])}: {verdict_words(row)}"
-
-
-def verdict_words(row: Mapping[Any, Any]) -> str:
-    """The sentence of a verdict, without the name of the model."""
-    if row["verdict"] == UNTOLD:
-        return f"this study cannot tell. {_untold(row)}"
-    gain, turn = f"{100 * (row['unique_r2'] or 0):.1f} %", row["turn_deg"]
-    size = "" if pd.isna(turn) else f"{gain} of the meaning, a turn of {turn:.0f} degrees"
-    blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
-    doubt = (
-        " The blind check exceeds the margin, so imperfect words may explain this." if blind else ""
-    )
-    said = {
-        EMPTY: "the head has no null space. The logits see every direction.",
-        ZERO: "known zero. The space was computed from this model's logits, "
-        "so its null space cannot add anything to them.",
-        UNJUDGED: "no verdict, because the translator has seen the images that it translates.",
-        MEANING: f"the null space holds meaning that the logits do not tell: {size}.{doubt}",
-        TRACE: f"a trace. The null space adds a little ({size}), but not beyond "
-        f"the margin of {100 * row['margin']:g} %.{doubt}",
-        NOTHING: f"nothing found. An evenly spread leak of {detected(row, 'detectable')} of the "
-        f"meaning would be called meaning in {TRIALS}.",
-        FOUND: f"the null space holds meaning that the logits do not tell: {size}. This leak is "
-        "known, and was found as it should be.",
-        MISSED: f"known leak, missed: the null space adds {size or 'nothing'}. Either its head "
-        "lacks few classes, or this study misses what is there, and “nothing found” says little.",
-    }
-    return said[row["verdict"]]
-
-
-def _untold(row: Mapping[Any, Any]) -> str:
-    """Why a study cannot tell, and what to do."""
-    n = int(row["n_evidence"] if "n_evidence" in row else row["n"])
-    rank = row["rank"] if "rank" in row else row["principal_dim"]
-    found = None
-    if not explains(row):
-        said = f"The translator explains nothing (R2 {row['validation_r2']:.3f})."
-        if n >= ENOUGH:
-            said += (
-                " Are the rows of features and of embeddings in the same order? Does the loader "
-                "shuffle?"
-            )
-            if pd.isna(row["near_copies"]):  # there is a reference
-                said += " Are the images of the kind that the reference has?"
-            said += " If all this is right, give"
-        else:
-            said += " Give"
-    elif pd.isna(row["unique_r2_low"]):
-        said = "There are too few images for an interval of D. Give"
-    else:
-        found = row["detectable"]
-        said = (
-            f"An evenly spread leak of {percent(MOST_LEAK)} would not be called meaning in "
-            f"{TRIALS}. Give"
-        )
-    needed = images_needed(n, int(rank + row["null_dim"]), MOST_LEAK, found)
-    return f"{said} the study more images: about {needed:,} would do."
 
 
 def detected(row: Mapping[Any, Any], kind: str) -> str:

@@ -50,6 +50,12 @@ def is_control(models: pd.DataFrame) -> pd.Series:
     return models["known_zero"].astype(bool) | models["known_leak"].astype(bool)
 
 
+def joined(names: Iterable[str]) -> str:
+    """Names in a sentence, as in `a, b and c`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def join_marks(holds: dict[str, bool]) -> str:
     """Text of the column marks: the marks that hold, in the order of MARKS, joined by commas."""
     return ", ".join(name for name in MARKS if holds.get(name))

@@ -5,18 +5,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from singflow.analyses.findings import OPEN
 from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import is_control
 from singflow.figures import style
 
 WIDTH = 2.9  # inches; as wide as a phone, its texts are as large as those of the page
 BLUE, ORANGE, GREY = style.COLOURS[0], style.COLOURS[5], "0.4"
+UNSEEN = "smallest even leak\nthat would show"
 SEEN: style.Look = {"color": GREY, "marker": "D", "mfc": "none", "ls": ""}
 
 
 @style.styled
 def draw(models: pd.DataFrame, confidence: float) -> Figure:
-    """D with its interval, margin and detectable leak; a panel for each space, controls last."""
+    """D with its interval and margin, and where nothing was found the detectable leak, by space."""
     spaces = [controls_last(rows) for _, rows in models.groupby("space", sort=False)]
     names = [[style.named(of, rows.set_index("model")) for of in rows["model"]] for rows in spaces]
     lines = [np.array([name.count("\n") + 1.5 for name in of]) for of in names]  # with a gap
@@ -30,10 +32,12 @@ def draw(models: pd.DataFrame, confidence: float) -> Figure:
         "D": {"color": BLUE, "marker": "o"},
         "D of a control": {"color": BLUE, "marker": "o", "mfc": "white"},
         "margin": {"color": ORANGE, "ls": "--"},
-        "smallest even leak\nthat is called meaning": SEEN,
+        UNSEEN: SEEN,
     }
     if not is_control(models).any():
         del keys["D of a control"]
+    if models["verdict"].isin(OPEN).all():
+        del keys[UNSEEN]
     style.legend(figure, [style.key(name, **look) for name, look in keys.items()], 2)
     return figure
 
@@ -44,7 +48,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], lines: np.ndarray) 
     axes.axvline(0, color=GREY, lw=0.6, zorder=0)
     axes.axvline(100 * rows["margin"].iloc[0], color=ORANGE, ls="--", zorder=0)
     axes.hlines(places, d["_low"], d["_high"], color=BLUE)
-    axes.plot(100 * rows["detectable"].astype(float), places, **SEEN)
+    missed = ~rows["verdict"].isin(OPEN)
+    axes.plot(100 * rows["detectable"].astype(float).where(missed), places, **SEEN)
     fill = ["white" if of else BLUE for of in control]
     axes.scatter(d[""], places, 16, fill, edgecolors=BLUE, zorder=3)
     if control.any() and not control.all():

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import scipy
 
-from singflow.analyses.findings import findings
+from singflow.analyses.findings import decision
 from singflow.analyses.maps import Maps
 from singflow.analyses.metrics import Removal, angles_to_all_deg, unit
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, verdict_words
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary
 from singflow.towers.live import Prediction
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ class Setting:
     source: origin of the translator, in words. validation_r2: None if unknown. translator: `weak`,
     `not weak` or `unknown`. images: in words, the n_images that percentiles refer to. n_evidence:
     number of images behind the verdict. verdict: on the model, as in a study's table; said: the
-    verdict as a sentence. Both are empty if there is no verdict. hidden: what the hidden meaning of
-    the model is about, in sentences; empty if none was found, or with a translator alone. classes:
-    which classes a head knows that has only some, in words; empty for other heads.
+    decision in a sentence. Both are empty if there is no verdict. classes: which classes a head
+    knows that has only some, in words; empty for other heads.
     """
 
     model: str
@@ -47,18 +46,16 @@ class Setting:
     n_evidence: int
     verdict: str
     said: str
-    hidden: str
     classes: str
 
     @classmethod
     def of(cls, evidence: Evidence, model: str, space: str, null_dim: int, classes: str) -> Self:
         """The setting of a model with a null space of null_dim dimensions, by evidence."""
         facts, n, r2 = evidence.facts, len(evidence.images), evidence.r2
-        verdict, said, hidden = ("", "", "") if null_dim else (EMPTY, NO_NULL_SPACE, "")
+        verdict, said = ("", "") if null_dim else (EMPTY, NO_NULL_SPACE)
         if facts:
-            verdict, said = evidence.verdict, f"{model}: {verdict_words(facts)}"
-        if evidence.hidden_texts is not None and evidence.hidden_groups is not None:
-            hidden = findings(evidence.hidden_texts, evidence.hidden_groups)
+            verdict = evidence.verdict
+            said = f"{model}: {decision(facts, evidence.hidden_texts)}"
         weak = r2 is not None and r2 < Summary.model_validate({}).min_r2
         return cls(
             model,
@@ -73,7 +70,6 @@ class Setting:
             facts.get("n", 0),
             verdict,
             said,
-            hidden,
             classes,
         )
 

@@ -29,7 +29,7 @@ def conclude(analysis: Analysis) -> str:
     if not setting.null_dim:
         return f"In this photo the head of {setting.model} ignores nothing: it has no null space."
     if setting.verdict == ZERO:
-        return f"This photo is not judged. {setting.said}"
+        return f"This photo is not judged. {setting.said}."
     if analysis.unlike:
         return (
             "Nothing can be said about this photo, which is unlike the images of the translator: "
@@ -81,10 +81,8 @@ def _lines(others: list[str], analysis: Analysis, setting: Setting) -> Iterator[
     if setting.classes:
         yield setting.classes
     if setting.verdict != ZERO:
-        by = f"by {setting.n_evidence} images: " if setting.n_evidence else ""
-        yield by + setting.said if setting.said else f"no verdict on the model: {ABSENT}"
-    if setting.hidden:
-        yield f"of the model, not of this photo: {setting.hidden}"
+        of_model = setting.said or f"no verdict, because {ABSENT}"
+        yield f"of the model, not of this photo: {of_model}"
     line = f"{IS}: {analysis.is_deg:.2f} degrees{_place(analysis.is_percentile, setting)}"
     if analysis.chance_is_deg is not None:
         line += f"; a null component without meaning turns it by {analysis.chance_is_deg:.2f}"

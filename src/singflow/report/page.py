@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.findings import all_findings
-from singflow.analyses.summary import controls_last, detected, verdict_words
+from singflow.analyses.summary import controls_last, detected
 from singflow.analyses.tables import marked, with_interval
 from singflow.report.sentences import blind_said, number, pairs_said, paper_scores, power_said
 
@@ -28,16 +28,12 @@ def space_part(space: str, csv: dict[str, pd.DataFrame], shown: pd.DataFrame) ->
     """What the page says of the models in a space; shown: rows of models in tables of numbers."""
     names = ("models", "hidden_texts", "hidden_groups", "model_pairs")
     models, texts, groups, pairs = (csv[name][csv[name]["space"] == space] for name in names)
-    models = controls_last(models)
-    signed, rows = (
-        of.assign(name=list(map(marked, of["model"], of["marks"]))).to_dict("records")
-        for of in (models, controls_last(shown[shown["space"] == space]))
-    )
+    models, rows = map(controls_last, (models, shown[shown["space"] == space]))
+    rows = rows.assign(name=list(map(marked, rows["model"], rows["marks"])))
     found = all_findings(models, texts, groups)
     return {
         "name": space,
-        "verdicts": [(row["name"], verdict_words(row)) for row in signed],
-        "rows": [evidence_row(row) for row in rows],
+        "rows": [evidence_row(row) for row in rows.to_dict("records")],
         "pairs": pairs_said(pairs),
         "found": [(model, words) for (_, model), words in found.items() if words],
         "power": [*power_said(models), *blind_said(models)],

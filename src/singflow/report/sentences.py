@@ -1,27 +1,21 @@
 """Sentences on the tables of a study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import scipy
 
 from singflow.analyses.summary import ALIKE, NAMED, NO_NULL_SPACE, controls_last
-from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, marked, percent, with_interval
+from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, joined, marked, percent, with_interval
 
 MOST = 3  # limit on the pairs of models that a sentence names
-
-
-def _joined(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _in_spaces(models: pd.DataFrame) -> str:
     """Names of models with their spaces."""
     return "; ".join(
-        f"{_joined(mine['model'])} in {space}"
-        for space, mine in models.groupby("space", sort=False)
+        f"{joined(mine['model'])} in {space}" for space, mine in models.groupby("space", sort=False)
     )
 
 
@@ -126,7 +120,7 @@ def pairs_said(pairs: pd.DataFrame) -> list[str]:
     apart = rows[rows["differ"].astype(bool)]
     if apart.empty:
         names = list(dict.fromkeys([*pairs["model_a"], *pairs["model_b"]]))
-        who = _joined(names) if len(names) <= MOST else f"the {len(names)} models"
+        who = joined(names) if len(names) <= MOST else f"the {len(names)} models"
         return [
             f"By D, {who} cannot be told apart. The largest difference is "
             f"{_difference(rows.iloc[0].to_dict())}."
@@ -188,7 +182,7 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
     ].unique()
     if len(zeros):
         text += (
-            f" {_joined(zeros)}, a known zero, is steered as far as the others. So steering is no "
+            f" {joined(zeros)}, a known zero, is steered as far as the others. So steering is no "
             "evidence of hidden meaning."
         )
     return text

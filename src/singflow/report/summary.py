@@ -1,15 +1,17 @@
-"""The text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings."""
+"""The text of tables/summary.txt, which ends a run: decisions, numbers, warnings."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from singflow.analyses.summary import controls_last, detected, verdict_sentence, with_own_words
+from singflow.analyses.findings import HIDES, all_findings, decisions
+from singflow.analyses.summary import NOTHING, controls_last, detected, with_own_words
 from singflow.analyses.tables import legend, marked, with_interval
 from singflow.report.sentences import number, paper_scores, seen_by_translators, stand_in, warnings
 
 WIDTH = 130  # of a line
+QUESTION = "Does the null space of a head hold meaning that its logits do not tell?"
 OF_SCORES = (
     "IS: the angle in degrees by which the translated feature turns when the null component is "
     "removed. floor: the same angle if the null component held no meaning. "
@@ -36,8 +38,10 @@ def render_text(
     study: str,
     models: pd.DataFrame,
     sources: Mapping[str, str],
-    found: Mapping[tuple[str, str], str],
+    texts: pd.DataFrame,
+    groups: pd.DataFrame,
     manifest: pd.DataFrame,
+    rejected: int,
     confidence: float,
     min_r2: float,
     *,
@@ -45,39 +49,50 @@ def render_text(
 ) -> str:
     """The text of a study.
 
-    sources: the source of each space. found: by space and model, sentences on what the hidden
-    meaning is about. controls: whether own words are shown as a known zero.
+    sources: the source of each space. texts, groups: those of models in which something was found.
+    rejected: files that were left out. controls: whether own words are shown as a known zero.
     """
     shown = with_own_words(models) if controls else models
-    lines = [
-        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
-        f"{seen_by_translators(models, manifest)}; "
-        f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
-        "",
-    ]
+    found, known = decisions(shown, texts)
+    lines = [f"Study {study}: features or logits? {QUESTION}", "", *_items(found)]
+    if (models["verdict"] == NOTHING).any():
+        lines.append(HIDES)
+    if known:
+        lines += ["", "Controls:", *_items(known)]
     if said := stand_in(sources):
-        lines += [*textwrap.wrap(said, WIDTH), ""]
+        lines += ["", *textwrap.wrap(f"{said}.", WIDTH)]
     for space, group in models.groupby("space", sort=False):
-        ordered = controls_last(group)
-        lines.append(f"Space {space}: does the null space tell what the logits do not?")
-        lines += [
-            *_table(controls_last(shown[shown["space"] == space]), f"{100 * confidence:g} %"),
-            *paper_scores(group),
-            "",
-        ]
-        for row in ordered.to_dict("records"):
-            said = f"{verdict_sentence(row)} {found.get((str(space), row['model']), '')}".strip()
-            lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ")
-        lines.append("")
+        rows = controls_last(shown[shown["space"] == space])
+        lines += ["", f"Space {space}", *_table(rows, f"{100 * confidence:g} %")]
+        lines += [line for said in paper_scores(group) for line in textwrap.wrap(said, WIDTH)]
+        hidden = all_findings(group, texts, groups)
+        lines += _items((model, words) for (_, model), words in hidden.items() if words)
     meanings = (OF_SCORES if "is_mean" in models else "") + OF_D
-    lines += [*textwrap.wrap(meanings, WIDTH), *textwrap.wrap(OF_R2, WIDTH)]
+    lines += ["", *textwrap.wrap(meanings, WIDTH), *textwrap.wrap(OF_R2, WIDTH)]
     if len(shown) > len(models):
         lines += textwrap.wrap(OF_OWN_WORDS, WIDTH)
     if signs := legend(shown["marks"]):
         lines.append(f"Signs beside the names: {signs}.")
+    lines += textwrap.wrap(
+        f"{len(manifest)} images, {manifest['label'].nunique()} labels, "
+        f"{seen_by_translators(models, manifest)}; rank rule {models['rank_rule'].iloc[0]}, seed "
+        f"{models['seed'].iloc[0]}.",
+        WIDTH,
+    )
+    if rejected:
+        total = len(manifest) + rejected
+        lines.append(f"{rejected} of {total} files were left out (data/rejected.csv).")
     for warning in warnings(models, min_r2):
         lines += ["", *textwrap.wrap(warning, WIDTH, subsequent_indent="  ")]
     return "\n".join(lines) + "\n"
+
+
+def _items(said: Iterable[tuple[str, str]]) -> list[str]:
+    return [
+        line
+        for name, words in said
+        for line in textwrap.wrap(f"{name}: {words}", WIDTH, subsequent_indent="  ")
+    ]
 
 
 def per_dimension(images: float) -> str:

@@ -146,7 +146,7 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     said = page.locator("#said")
     assert "this photo: buckeye" in said.inner_text()
     assert said.locator("strong").inner_text() == "Nothing in this photo moves beyond chance."
-    assert "by 507 images: efficientnet_lite0: nothing found." in said.inner_text()
+    assert "efficientnet_lite0: no reason to keep the features" in said.inner_text()
     likeliest = page.locator("#toward label").all_inner_texts()  # no words: the classes
     assert len(likeliest) == 3 and "buckeye" in likeliest[0]
     page.locator("#words textarea").fill("a lighthouse\n<b>a rug</b>\n")
