@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from singflow.data import archives
-from singflow.data.archives import archive_fingerprint, find_archives, state
+from singflow.data.archives import archive_fingerprint, state
 from singflow.data.images import read_image
 from singflow.data.listing import list_archives, list_folder
 from singflow.data.manifest import inspect
@@ -88,10 +88,8 @@ BAD, NONE = "none of the 1000 classes", "no label: no .cls beside it"
 STATED = [
     ({}, NONE),
     ({"cls": b"1000"}, f"no label: 1000 is {BAD}"),
-    ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
     ({"cls": b"9" * 2**17}, "a label of more than 1000 characters: give it a short one"),
-    *(({"cls": text.encode()}, "no printable label") for text in ("a\0b", "\u202etac")),
-    ({"cls": b"\xff"}, "no printable label"),
+    ({"cls": b"a\0b"}, "no printable label"),
 ]
 
 
@@ -164,16 +162,7 @@ def test_headers_that_claim_more_than_there_is_are_refused(tmp_path):
             refused(r"all\.tar: .*: it is cut, damaged or", listed, tmp_path)
 
 
-def test_an_archive_that_several_patterns_fit_is_read_once_and_litter_is_not(tmp_path):
-    pack(tmp_path / "a.tar", {"cat/a.png": b"a"})
-    (tmp_path / "._a.tar").touch()
-    assert find_archives(tmp_path, ["a*.tar", "a.tar", "*a.tar"]) == ["a.tar"]
-
-
-OUTSIDE = ["/data/a.tar", "../a.tar", "a/../b.tar", "~/a.tar", "", "a\nb", "."]
-
-
-@pytest.mark.parametrize("name", [*OUTSIDE, "a\\b.tar", "-a.tar", "**.tar"])
+@pytest.mark.parametrize("name", ["/data/a.tar", "a/../b.tar", "a\\b.tar", "**.tar"])
 def test_archives_are_named_below_the_root(name):
     with pytest.raises(ValueError, match="archives"):
         Data(source="archive", archives=[name])
@@ -188,7 +177,6 @@ def test_labels_of_a_parquet_file_are_names_of_its_schema_classes_or_texts(tmp_p
     named = [(tench, -1), ("my cat", -1), ("goldfish", 1)]
     files = {
         "names": ([1, 0, 2], ["my_cat", tench, "goldfish"], named),
-        "classes": ([0, 1, 3], None, counted),
         "imagenet": ([0, 1, 3], spelled, counted),
         "texts": (["n01440764", "my_cat", "3"], None, [("tench", 0), ("my cat", -1), ("3", -1)]),
     }
@@ -211,10 +199,6 @@ def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
     assert (first.width, first.height, first.bytes) == (8, 6, len(picture(0)))
     reason = "a row without an image's bytes: write the images into the file, as Dataset"
     assert others == [f"unreadable: {reason}.push_to_hub does"] * 2
-    write_rows(tmp_path / "b.parquet", [b"x"], [2], ["cat", "dog"])
-    assert listed(tmp_path, "b.parquet")[1] == {
-        "b.parquet/000000000": "no label: 2 is none of the 2 classes"
-    }
 
 
 def test_images_are_in_the_column_called_image_or_in_the_only_one(tmp_path):
@@ -300,8 +284,6 @@ def test_a_manifest_of_archives_has_their_places_and_damaged_images_are_rejected
     for row in manifest.itertuples():
         image = read_image(tmp_path, row, 100)
         assert content[row.offset : row.offset + row.bytes] == image and row.archive == "a.tar"
-    drawn, rest = build(tmp_path, found, folds=2, per_class=1)
-    assert drawn["label"].value_counts().to_dict() == {"cat": 1, "rabbit": 1} and len(rest) == 8
 
 
 # What the engines see
@@ -319,14 +301,9 @@ def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_without_archiv
     frame.to_parquet(manifest)
     assert state(tmp_path / "absent", ["*.tar"], manifest) == first
     assert state(tmp_path / "absent", ["*.tar"], tmp_path / "none.parquet") is None
+    content = archive.read_bytes()
+    archive.write_bytes(content[:-1] + b"x")
+    assert state(tmp_path / "data", ["*.tar"], manifest) != first
+    archive.write_bytes(content)
     archive.rename(tmp_path / "data/b.tar")
     assert state(tmp_path / "data", ["*.tar"], manifest) != first
-
-
-def test_a_large_archive_is_told_by_its_size_and_both_ends(tmp_path):
-    content, seen = os.urandom(3 * 2**20), set()
-    other = bytes([content[0] ^ 1]), bytes([content[-1] ^ 1])
-    for changed in (content, other[0] + content[1:], content[:-1] + other[1], content + b"\0"):
-        (tmp_path / "a.tar").write_bytes(changed)
-        seen.add(archive_fingerprint(tmp_path, ["a.tar"]))
-    assert len(seen) == 4

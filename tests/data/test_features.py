@@ -28,7 +28,6 @@ from singflow.data.imported import (
 )
 from singflow.data.manifest import build_manifest
 from singflow.data.parameters import Data
-from tests.kills import killed
 from tests.project import ROOT, blocks
 from tests.refusals import refused
 
@@ -227,26 +226,21 @@ ORDER = {"class_names": ["bee", "ant", "dog", "cat"], "labels": [NAMES[row] for 
     [
         (ORDER, "class_names: top-1 is 0.000, but would be 1.000 in another order: most rows of"),
         ({"head": WEIGHT.T}, r"head: has shape \(7, 4\), .*: give its transpose, weight.T"),
-        ({"head": WEIGHT[:, :3]}, r"head: has shape \(4, 3\) .* rows need 7 columns"),
         ({"head": None}, "features and head belong together: give both, or neither$"),
         ({"space": "a b"}, "^a b: may hold only letters"),
         ({"labels": None}, "other: holds no features yet: give features, head, and labels"),
         ({"ids": ["a", "a"]}, "ids: 'a' is given twice: leave one of the two out everywhere"),
-        *(({"ids": [one]}, "ids: row 0: .* is no text, is empty, unprintable or has ..: rename it")
-          for one in (" ", "../a", "a\x07", b"a")),
+        ({"ids": ["../a"]}, "ids: row 0: .* is no text, is empty, unprintable or has ..: rename"),
         ({"ids": []}, "ids: none are given"),
         ({"ids": IDS[:-1]}, f"labels: 60 for 59 ids: {ONE_EACH}"),
-        ({"features": FEATURES[:-1]}, f"features: has 59 rows for 60 ids: {ONE_EACH}"),
         ({"embeddings": EMBEDDINGS * (np.arange(N)[:, None] < 40)},
          "embeddings: row 40 holds zeros alone, which have no direction: compute it anew"),
         ({"features": FEATURES * np.nan}, "features: row 0 holds NaN, or values that are infinite"),
         ({"features": [*FEATURES]}, "features: is a list of shape .*: join rows with np.stack"),
         ({"logits": LOGITS[::-1]}, r"logits: row \d+ differs from W f \+ b by .*: the features"),
-        ({"logits": LOGITS[:9]}, r"logits: have the shape \(9, 1, 4\) .* need \(16, 1, 4\)"),
         ({"class_names": [1, 2, 3, 4]}, "class_names: are not texts: give str.name. for each"),
         ({"labels": [9] * N}, "labels: row 0 is 9, but the head has the rows 0 to 3: give a text"),
-        *(({"labels": [one] * N}, "labels: row 0 is .*: give an integer or a printable text")
-          for one in (1.5, "a\x07nt")),
+        ({"labels": [1.5] * N}, "labels: row 0 is .*: give an integer or a printable text"),
         ({"split": ["test"] * N}, "split: 'test' is neither train nor validation: correct it"),
     ],
 )  # fmt: skip
@@ -326,40 +320,6 @@ def test_the_lines_of_the_page_save_what_every_program_wrote(here, form):
         np.testing.assert_array_equal(imported_shard(root, ids, artifact, **names)[0], given)
     head, _ = read_tensors(CATALOG["head"].at(root, model="features/birds"))
     assert np.array_equal(head["weight"], WEIGHT) and np.array_equal(head["bias"], BIAS)
-
-
-CALL = """
-import sys
-sys.path.insert(0, {root!r})
-from singflow.data import features
-from tests.data.test_features import save
-features.SHARD_ROWS = 32
-save(**{changes})
-"""
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("extended", [False, True])
-def test_a_killed_call_leaves_what_was_there_and_the_same_call_ends_it(here, extended):
-    changes = {"model": "other", "space": "others"} if extended else {}
-    if extended:
-        save()
-    before, seen = towers_in(here / "mine"), []
-    whole = [["features/mine"], ["sounds"]]
-    if extended:
-        whole = [["features/mine", "features/other"], ["others", "sounds"]]
-    for _ in killed(CALL.format(root=str(ROOT), changes=changes), here):
-        seen.append(after := towers_in(here / "mine"))
-        for artifact, key, names, given in (
-            ("features", "model", after[0], FEATURES),
-            ("embeddings", "space", after[1], EMBEDDINGS),
-        ):
-            for name in names:
-                found, _ = imported_shard(here / "mine", IDS, artifact, **{key: name})
-                np.testing.assert_array_equal(found, given)
-        assert extended or [*after] in ([*before], whole)
-    assert len(seen) > 6 and [*seen[-1]] == whole
-    assert not list(here.glob(".mine*"))
 
 
 def test_memory_holds_a_few_shards_and_not_the_array(here, monkeypatch):

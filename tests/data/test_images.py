@@ -123,11 +123,9 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tol
     [
         (b"", "empty file"),
         (b"path,label\na.jpg,cat\n", "not an image"),
-        *((encoded(Image.fromarray(NOISE), kind)[:1500], "truncated") for kind in ("JPEG", "PNG")),
-        *((encoded(Image.fromarray(np.ones((4, 4), kind)), "TIFF"), "32-bit pixels")
-          for kind in ("int32", "float32")),
+        (encoded(Image.fromarray(NOISE), "JPEG")[:1500], "truncated"),
+        (encoded(Image.fromarray(np.ones((4, 4), "float32")), "TIFF"), "32-bit pixels"),
     ],
-    ids=["empty", "text", "truncated JPEG", "truncated PNG", "mode I", "mode F"],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_with_the_reason(content, expected):
     assert reason(content).startswith(expected)
@@ -214,13 +212,3 @@ def test_a_crop_has_the_pixels_of_its_box():
     assert np.array_equal(np.asarray(corner), GRADIENT[16:, 48:])
     whole = Box(0.0, 0.0, 1.0, 1.0).crop(image, 64, 32, Image.Resampling.BICUBIC)
     assert np.array_equal(np.asarray(whole), GRADIENT)
-
-
-@given(KEYS, st.integers(1, 80), st.integers(1, 80))
-def test_a_crop_of_any_size_holds_no_pixel_from_outside_its_box(key, width, height):
-    box = view_box(*key, 0.05, 0.9)
-    crop = box.crop(Image.fromarray(GRADIENT), width, height, Image.Resampling.NEAREST)
-    assert crop.size == (width, height)
-    columns, rows = np.asarray(crop)[..., 0] // 4, np.asarray(crop)[..., 1] // 8
-    assert int(box.left * 64) <= columns.min() and columns.max() < np.ceil(box.right * 64)
-    assert int(box.top * 32) <= rows.min() and rows.max() < np.ceil(box.bottom * 32)

@@ -44,17 +44,16 @@ def words(content):
 
 
 @case
-def row(folder, kind, **cells):
+def row(folder, **cells):
     """A table whose second row has these cells."""
     first = {"path": "a.png", "label": "cat", "class_index": "-1", "split": "", "prompt": ""}
     frame = pd.DataFrame([first, {**first, "path": "b.png", **cells}])
-    getattr(frame, f"to_{kind}")(folder / f"table.{kind}", index=False)
-    table(folder / f"table.{kind}")
+    frame.to_csv(folder / "table.csv", index=False)
+    table(folder / "table.csv")
 
 
 SAVE = "save it anew as comma-separated UTF-8"
 AS_CSV = f"not readable as CSV (UnicodeDecodeError: …): {SAVE}"
-EMPTY = f"not readable as CSV (EmptyDataError: No columns to parse from file): {SAVE}"
 COUNT = "class_index must count 0, 1, 2, ... in order, as the heads do"
 OWN_NAME = "every class needs a name of its own"
 RENAME = "rename or remove one of them"
@@ -62,15 +61,14 @@ QUOTE = "quote commas inside cells, remove those at line ends, and blank lines a
 MORE = f"rows have more cells than the first line, which names the columns: {QUOTE}"
 CLASS_LISTS = [
     ("class_index,name\n0,a\n", "has no column 'synset'; it has class_index, name"),
-    *((text, COUNT) for text in ("1,n1,a\n0,n2,b\n", "0,n1,a\n2,n2,b\n")),
+    ("1,n1,a\n0,n2,b\n", COUNT),
     ("0,n1,sea lion\n1,n2,Sea_Lion\n", f"row 2 repeats 'Sea_Lion' of row 1: {RENAME}: {OWN_NAME}"),
     ("0,n1,a\n1,n1,b\n", "n1 stands for two classes, 'a' and 'b'"),
     ("class_index,synset,name\n", "holds no classes"),
 ]
 TABLES = [
     (None, "no such file"),
-    ("", EMPTY),
-    *((f"path,label\n{rows}", "holds no rows") for rows in ("", ",\n\n , \n")),
+    ("path,label\n,\n\n , \n", "holds no rows"),
     ("path,kind\na,b\n", "has no column 'label' (data.label_column); it has path, kind"),
     ("path,label\n\udcff.png,cat\n", AS_CSV),
     ("path,label\na,b,\nc,d,\n", MORE),
@@ -79,15 +77,14 @@ TABLES = [
 ]  # fmt: skip
 WORDS = [
     ("a\r\n \t\r\nb\r\n\r\n", "line 2 is blank: fill or remove it"),
-    *((f"x\nblue sky\n{again}\n", f"line 3 repeats {said!r} of line 2: {RENAME}")
-      for again, said in (("  blue   sky ", "blue sky"), ("blue_Sky", "blue_Sky"))),
-    *((text, "holds no concepts: write one phrase a line") for text in ("\ufeff", "\n \n")),
+    ("x\nblue sky\nblue_Sky\n", f"line 3 repeats 'blue_Sky' of line 2: {RENAME}"),
+    ("\n \n", "holds no concepts: write one phrase a line"),
     ("gr\udcf6\udcdfe\n", "not readable as UTF-8 text (UnicodeDecodeError: …): name …"),
     (None, "no such file"),
 ]  # fmt: skip
 WRONG_CELLS = [
     *(({"class_index": text}, f"class_index {text!r} is outside the 1000 classes (0 to 999, or -1)")
-      for text in ("1000", "-2", "2.5", "two", "nan", "inf")),
+      for text in ("1000", "2.5", "nan")),
     ({"split": "test"},
      "split 'test' is neither train nor validation (val): write one of them, or nothing"),
 ]  # fmt: skip
@@ -97,9 +94,8 @@ TEXTS = [
     *((words(text), f"concepts.txt: {said}") for text, said in WORDS),
     (given(table, "t.parquet", "path,label\n"),
      "t.parquet: not readable as Parquet (ArrowInvalid: …): write it anew, or as CSV"),
-    *((row("csv", **cells), f"table.csv: line 3 (b.png): {said}") for cells, said in WRONG_CELLS),
-    (row("parquet", split="x"), "table.parquet: line 3 (b.png): split 'x' is neither …"),
-    (row("csv", prompt="x"),
+    *((row(**cells), f"table.csv: line 3 (b.png): {said}") for cells, said in WRONG_CELLS),
+    (row(prompt="x"),
      "table.csv: b.png: label 'cat' has two prompts, 'an image of a cat' and 'x': give it one"),
 ]  # fmt: skip
 
@@ -152,7 +148,6 @@ FOLDERS = [
     (folder_of("train/a/a.png", "val/a/b.png", "test/a/c.png"),
      "data.root {}: holds other folders beside train and val: test: move them out of it"),
     (folder_of("a.png"), NO_IMAGES),
-    (read_vocabulary, "{}: not readable as UTF-8 text (…): name or save it anew"),
     (named("b*.tar"),
      "data.archives: b*.tar: no file below {} has such a name: correct it, or data.root"),
     (named("empty.tar"), "data.archives: empty.tar: no image: name archives of images"),
@@ -160,12 +155,9 @@ FOLDERS = [
 END = "neither a member nor the end at byte"
 DAMAGE = [
     (lambda content: b"", "empty file"),
-    (lambda content: b"no tar" * 200, ""),
     (gzip.compress, ""),
     (lambda content: content[:700], "unexpected end of data"),
-    (lambda content: content[:1024], f"{END} 1024, or more after it"),
     (lambda content: content[:1024] + b"x" + content[1025:], f"{END} 1024, or more after it"),
-    (lambda content: content * 2, f"{END} 2048, or more after it"),
 ]
 ONE, MANY = ["image", "label", "-"], ["left", "label", "right"]
 COLUMN = "(data.label_column); it has image, label: name another"
@@ -177,7 +169,6 @@ ARCHIVES = [
      "[train-*.tar], and unpack a compressed tar (gunzip -k)"),
     (named("pipe.tar"), "pipe.tar: not a regular file, but a pipe or a device: name a file"),
     (parquet_of(ONE, "kind"), f"a.parquet: has no column 'kind' {COLUMN}"),
-    (parquet_of(ONE, "image.path"), f"a.parquet: has no column 'image.path' {COLUMN}"),
     (parquet_of(MANY), f"a.parquet: has several columns of images: left, right: {CALLED}"),
     (parquet_of(["-", "label", "-"]),
      f"a.parquet: has no column of images (bytes): {CALLED}"),

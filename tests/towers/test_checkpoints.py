@@ -54,19 +54,15 @@ def zeros(state):
 # fmt: off
 FORMS = {  # what a training script saves, and the checkpoint_key that its entry needs
     "bare": (lambda s: s, None),
-    "old batch norms": (lambda s: {
-        name: tensor for name, tensor in s.items() if "num_batches_tracked" not in name}, None),
     "timm": (lambda s: {
         "epoch": 3, "arch": "test_resnet", "state_dict": under("module.", zeros(s)),
         "state_dict_ema": s, "optimizer": {"param_groups": [{"lr": 0.1}]},
         "args": argparse.Namespace(lr=0.1, model="test_resnet", mean=None, aug_splits=[0, 3])},
         None),
     "not the average": (lambda s: {"state_dict": s, "state_dict_ema": zeros(s)}, "state_dict"),
-    "model": (lambda s: {"model": s, "scaler": {"scale": torch.tensor(2.0)}}, None),
     "compiled DDP": (lambda s: under("module._orig_mod.", s), None),
     "numbers of NumPy": (
         lambda s: {"state_dict": s, "best": np.float64(0.9), "epoch": np.int64(3)}, None),
-    "net": (lambda s: {"net": s, "acc": 93.1}, "net"),
     "Lightning": (lambda s: {
         "state_dict": under("model.", s) | {"criterion.weight": torch.ones(5)},
         "pytorch-lightning_version": "2.4"}, "state_dict.model"),
@@ -94,29 +90,22 @@ def test_a_head_of_ones_own_takes_the_place_of_the_checkpoints(tmp_path, model, 
 
 
 def test_an_architecture_alone_takes_weights_and_a_transform_of_ones_own(load):
-    published = {name.partition(".")[0] for name in timm.list_pretrained()}
-    resnets = timm.list_models("resnet*")
-    unpublished = next(name for name in resnets if name not in published)
-    for name in (unpublished, "resnet10t"):
-        own = timm.create_model(name, num_classes=5)
-        classifier = load(own.state_dict(), id=name, transform=TRANSFORM)
-        assert weights_sha256(classifier.model) == weights_sha256(own)
-        normalize = classifier.preprocess.whole.transforms[-1]
-        assert classifier.preprocess.size == (96, 96)
-        assert (normalize.mean.tolist(), normalize.std.tolist()) == ([0.5] * 3, [0.25] * 3)
+    own = timm.create_model("resnet10t", num_classes=5)
+    classifier = load(own.state_dict(), id="resnet10t", transform=TRANSFORM)
+    assert weights_sha256(classifier.model) == weights_sha256(own)
+    normalize = classifier.preprocess.whole.transforms[-1]
+    assert classifier.preprocess.size == (96, 96)
+    assert (normalize.mean.tolist(), normalize.std.tolist()) == ([0.5] * 3, [0.25] * 3)
 
 
 def test_what_only_a_file_of_ones_own_may_have_needs_one_and_the_whole_transform():
-    for weights in ("hub", "random", "package:x"):
-        with pytest.raises(ValueError, match="checkpoint_key is the part of a file of your own"):
-            entry_of(weights=weights, checkpoint_key="ema")
-        with pytest.raises(ValueError, match=r"id 'resnet10t' must be pinned as name\.tag"):
-            entry_of("resnet10t", weights, transform=TRANSFORM)
-    for absent in TRANSFORM:
-        rest = {name: value for name, value in TRANSFORM.items() if name != absent}
-        words = rf"has no tag.* write a tag.*{absent} under transform"
-        with pytest.raises(ValueError, match=words):
-            entry_of("resnet10t", "file:checkpoints/x.pth", transform=rest)
+    with pytest.raises(ValueError, match="checkpoint_key is the part of a file of your own"):
+        entry_of(weights="random", checkpoint_key="ema")
+    with pytest.raises(ValueError, match=r"id 'resnet10t' must be pinned as name\.tag"):
+        entry_of("resnet10t", "random", transform=TRANSFORM)
+    rest = {name: value for name, value in TRANSFORM.items() if name != "std"}
+    with pytest.raises(ValueError, match=r"has no tag.* write a tag.*std under transform"):
+        entry_of("resnet10t", "file:checkpoints/x.pth", transform=rest)
 
 
 def without_head(state):
@@ -135,7 +124,6 @@ NAN = "the weights hold NaN or infinite values"
     ("change", "fields", "said"),
     [
         (without_head, {}, r"Missing key.* \"fc\.weight\", .*: name as `id` .*as `head_weights`"),
-        (lambda s: s | {"fc.weight": torch.ones(5, 7)}, {}, r"mismatch for fc\.weight: .*: name "),
         (lambda s: {"net": s, "epoch": 3}, {},
          r"mine\.pth: not test_resnet.* with 5 classes .*; it has net, epoch: .*checkpoint_key"),
         (lambda s: [1.0, ONE], {}, r"mine\.pth: not readable as tensors: .*of another kind"),
@@ -143,7 +131,6 @@ NAN = "the weights hold NaN or infinite values"
         (lambda s: {"net": s}, KEY, "has nothing below checkpoint_key 'tutor'; it has net.conv1"),
         (lambda s: s, {"class_names": None},
          "its head has 5 classes, and its class list 1000: name .* as `class_list`"),
-        (spoiled("fc.bias", torch.inf), {}, f"{RESNET}: {NAN}, in fc.bias"),
         (spoiled("bn1.running_var", torch.nan), {}, f"{RESNET}: {NAN}, in bn1.running_var"),
     ],
 )  # fmt: skip
@@ -157,13 +144,8 @@ WEIGHT, NOT_ONE = torch.randn(5, 96), "a head file holds one weight .* not {}: s
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (
-            {"weight": WEIGHT[:, :95]},
-            r"weight has shape \(5, 95\), but .* has 96 f.*list 5 classes",
-        ),
-        ({"weight": WEIGHT, "bias": ONE, "scale": ONE}, NOT_ONE.format("weight, bias, scale")),
+        ({"weight": WEIGHT[:, :95]}, r"weight has shape \(5, 95\), but .* has 96 features"),
         ({"a": {"weight": WEIGHT}, "b": {"weight": WEIGHT}}, NOT_ONE.format("a.weight, b.weight")),
-        ({}, NOT_ONE.format("no tensors")),
         ({"weight": WEIGHT, "bias": torch.ones(5) / 0}, NAN),
     ],
 )
@@ -182,9 +164,9 @@ def read(content):
     read_checkpoint(Path("mine.pth"))
 
 
-def read_saved(content, length=None, save=torch.save):
+def read_saved(content, save=torch.save):
     save(content, "mine.pth")
-    read(Path("mine.pth").read_bytes()[:length])
+    read(Path("mine.pth").read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -194,9 +176,7 @@ def read_saved(content, length=None, save=torch.save):
         (read, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ".*`git lfs pull`"),
         (read, b'{"message":\n "Not Found"}', "a text, not weights; it begins '{\"message\""),
         (read, b"", "not readable as tensors: an empty file: copy or download it again"),
-        (read, b"\x89HDF\r\n\x1a\n\0", "not PyTorch's or safetensors'"),
         (read, bytes(range(200, 256)) * 9, ".*damaged, cut short, or of another kind .*: copy or"),
-        (partial(read_saved, length=-100), ONE, ".*damaged, cut short, or of another kind"),
         (read_saved, Mine(3, 2), r".* a pickled tests\..*\.Mine, .*torch\.save\(model\) d"),
         (read_saved, {"w": Payload()}, r".*a pickled posix\.system"),
         (partial(read_saved, save=torch.jit.save), torch.jit.script(nn.Linear(3, 2)),

@@ -205,19 +205,6 @@ def test_the_model_is_as_before_also_after_an_error(loader, head, error):
     assert model(IMAGES).grad_fn is not None
 
 
-def test_a_model_that_changes_its_weights_in_evaluation_changes_them_back():
-    class Merging(Nested):
-        def train(self, mode=True):
-            if mode != self.training:
-                self.spare.weight.data.add_(-1 if mode else 1)
-            return super().train(mode)
-
-    model = Merging()
-    before = model.spare.weight.detach().clone()
-    singflow.collect(model, LOADER)
-    torch.testing.assert_close(model.spare.weight.detach(), before)
-
-
 def drawing(sampler, **options):
     return DataLoader(TensorDataset(IMAGES), sampler=sampler, **options)
 
@@ -225,10 +212,7 @@ def drawing(sampler, **options):
 RANDOM = data.BatchSampler(data.RandomSampler(range(7)), 3, False)
 SHUFFLING = [
     DataLoader(TensorDataset(IMAGES), 3, shuffle=True),
-    drawing(data.SubsetRandomSampler(range(3))),
-    drawing(data.WeightedRandomSampler([1.0] * 7, 7)),
     drawing(RANDOM, batch_size=None),
-    DataLoader(TensorDataset(IMAGES), batch_sampler=RANDOM),
     drawing(data.DistributedSampler(range(7), 1, 0, shuffle=True)),
 ]
 BYTES = (255 * IMAGES).to(torch.uint8)
@@ -247,9 +231,7 @@ INFINITE = IMAGES.index_fill(0, torch.tensor([5]), torch.inf)
         ([IMAGES, INFINITE], "features hold NaN or infinite values, first in row 12: "),
         (TensorDataset(IMAGES), r"is a data set, .*: write torch\.utils"),
         (IMAGES, r"is one array: give a list of batches, as in \[images\]$"),
-        (IMAGES.numpy(), "is one array: "),
         ([(BYTES, LABELS)], "holds images of uint8: let the data set convert "),
-        ([{"images": BYTES}], "holds images of uint8: "),
     ],
 )
 def test_a_loader_that_gives_no_rows_in_a_fixed_order_is_refused(refused, loader, said):
@@ -278,16 +260,13 @@ FOUR = Nested(lambda logits: logits[:, :4])
     [
         (Nested(), "fc", f"^collect: has no module 'fc'{NAME}"),
         (Nested(), "backbone.1", f"is BatchNorm2d, not a linear layer or 1 x 1 convolution{NAME}"),
-        (Nested(), "spare", f"^collect: never ran the head 'spare'{NAME}"),
         (Nested(), nn.Linear(8, 5), f"^collect: head is a Linear of another model{NAME}"),
         (Nested(), 5, f"^collect: head is 5, not a path or a module{NAME}"),
         (Twice(), None, f"the head '{HEAD}' 2 times in a pass{NAME}"),
         (Early(), None, rf"has shape \(4, 30, 30, 8\), not \(n, 8\): .* before pooling{NAME}"),
         (Nested(lambda x: 2 * x), None, f"differs from .* logits by .*, or a softmax or .*{NAME}"),
         (FOUR, HEAD, f"the head '{HEAD}' gives 5 numbers, but the model 4{NAME}"),
-        (FOUR, None, f"no linear layer or 1 x 1 convolution of the model has 4 outputs{NAME}"),
         (Nested(lambda x: x[:, 0]), None, r"is of shape \(4,\), not logits \(n, C\): return the l"),
-        (Nested(lambda _: "five"), None, r"the model's output is str, not logits"),
         (torch.sin, None, r"model is builtin_f.*, not a torch\.nn\.Module: wrap it in one$"),
     ],
 )
@@ -351,13 +330,7 @@ MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "chosen"),
-    [
-        (MATMUL, "allow_tf32", True),
-        (CUDNN, "allow_tf32", False),
-        (MATMUL, "fp32_precision", "tf32"),
-        (CUDNN.conv, "fp32_precision", "ieee"),
-    ],
+    ("place", "name", "chosen"), [(MATMUL, "allow_tf32", True), (MATMUL, "fp32_precision", "tf32")]
 )
 def test_tf32_is_off_inside_blocks_that_overlap_and_then_as_the_user_chose_it(place, name, chosen):
     def is_off():

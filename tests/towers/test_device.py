@@ -1,7 +1,6 @@
 """Which device a step gets, and what is said where a GPU cannot be used; without a GPU."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,11 +8,10 @@ import torch
 from singflow import system
 from singflow.config.registry import resolve_models
 from singflow.errors import InputError
-from singflow.towers.classifiers import load_classifier, run_on_images
+from singflow.towers.classifiers import run_on_images
 from singflow.towers.device import misfit, pick_device
 from singflow.towers.gpu_errors import in_memory
 from singflow.towers.live import load_entry
-from singflow.towers.steps import run_shard
 from tests.project import ROOT
 
 LITE0 = "efficientnet_lite0"
@@ -37,9 +35,7 @@ def machine(monkeypatch, tmp_path):
     ("variables", "given"),
     [
         ({"SLURM_JOB_GPUS": "3", "CUDA_VISIBLE_DEVICES": "0"}, "0"),
-        ({"SLURM_JOB_GPUS": "3"}, "3"),
         ({"CUDA_VISIBLE_DEVICES": "GPU-5ad0, 1, -1, 2"}, "GPU-5ad0,1"),
-        ({"CUDA_VISIBLE_DEVICES": "MIG-5ad0/1/0"}, "MIG-5ad0/1/0"),
     ],
 )
 def test_a_job_whose_gpu_pytorch_does_not_see_is_refused_with_driver_and_build(
@@ -74,8 +70,6 @@ def test_a_job_without_a_gpu_computes_on_the_cpu(monkeypatch, hidden):
     [
         ((7, 0), "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", False),
         ((8, 9), "sm_75 sm_80 sm_86", True),
-        ((8, 0), "sm_75 sm_86", False),
-        ((9, 0), "sm_80 sm_90a", True),
         ((12, 1), "sm_90 compute_90", True),
         ((8, 9), "sm_100 compute_120", False),
         ((8, 9), "", True),  # a build that does not say
@@ -103,9 +97,7 @@ def test_a_card_that_a_build_of_pytorch_has_no_code_for_is_refused(
     ("words", "of_size"),
     [
         ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`", False),
-        ("GET was unable to find an engine to execute this computation", False),
         ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
-        ("Input type (torch.cuda.FloatTensor) and weight type should be the same", False),
         ("mat1 and mat2 shapes cannot be multiplied (1x8 and 4x2)", True),
         ("Input height (160) doesn't match model (224).", True),
     ],
@@ -132,16 +124,9 @@ def test_weights_that_do_not_fit_into_a_gpu_are_told(monkeypatch):
     def to(*_, **__):
         raise torch.OutOfMemoryError("CUDA error: out of memory\nmore")
 
-    flags = SimpleNamespace(device="cpu", crop_area=(0.3, 1.0))
-    vars(flags).update(rows=list, shard=0, shards=1)
-    classifier = load_classifier(entry)
     monkeypatch.setattr("singflow.towers.classifiers.LoadedClassifier.to", to)
     said = (
         rf"memory is too small for the weights of {LITE0} \(CUDA error: out of memory\): take a l"
     )
-    for place in (
-        lambda: load_entry(entry, LITE0, [], "cpu"),
-        lambda: run_shard(flags, LITE0, classifier, "features"),
-    ):
-        with pytest.raises(InputError, match=said):
-            place()
+    with pytest.raises(InputError, match=said):
+        load_entry(entry, LITE0, [], "cpu")

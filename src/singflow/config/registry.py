@@ -408,10 +408,7 @@ class Registry(NamedTuple):
 
 
 def read_registry(path: str | Path, default: Path) -> Registry:
-    """The user's registry at a path and the packaged one of the same kind.
-
-    default: MODELS or SPACES, the kind; the file of this name may be missing.
-    """
+    """The user's registry, whose file may be missing at the `default`, and the packaged one."""
     path = Path(path)
     own = {} if path == default and not path.exists() else read_yaml(path, may_be_empty=True)
     return Registry(path, own, read_yaml(PACKAGE_DATA / default.name))

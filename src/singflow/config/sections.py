@@ -5,7 +5,6 @@ The same classes check params.yaml, parse the flags of the scripts, and make the
 
 import os
 import re
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,15 +30,15 @@ PENALTY = {"ge": 1e-6, "le": 1e9}
 MODEL = rf"(?:(?:timm|torchvision|features)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})(?:@cut)?"
 
 
-def _matching(pattern: str, words: str, value: str) -> str:
-    if not re.fullmatch(pattern, value):
-        raise ValueError(words)
-    return value
-
-
 def matching(pattern: str, words: str) -> AfterValidator:
     """Refuse a text that does not match the pattern, with these words."""
-    return AfterValidator(partial(_matching, pattern, words))
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
 
 
 def _short(value: str) -> str:
@@ -94,11 +93,8 @@ def at_hand(path: Path) -> Path:
 
 
 def outside(path: str) -> Path:
-    """Place of files that neither git nor DVC tracks: images, other studies' results, caches.
-
-    `dvc exp run --temp` and `--queue` work in a temporary checkout below .dvc/tmp/exps. There, a
-    relative path refers to the checkout in which the command was started.
-    """
+    """Place of files that neither git nor DVC tracks: images, other studies' results, caches."""
+    # `dvc exp` works in a checkout below .dvc/tmp/exps, from which relative paths lead astray.
     started, below, _ = Path.cwd().as_posix().partition("/.dvc/tmp/exps/")
     return Path(started, path) if below else Path(path)
 
@@ -115,10 +111,7 @@ def unique(values: Values) -> Values:
 
 
 def phrases(values: list[str], unit: str = "name") -> list[str]:
-    """Refuse blank, repeated or unprintable phrases; return them with single spaces.
-
-    unit: the word for a phrase in messages.
-    """
+    """Phrases with single spaces; ValueError if one is blank, repeated or unprintable."""
     first: dict[str, int] = {}
     plain = [" ".join(value.split()) for value in values]
     for number, phrase in enumerate(plain, start=1):

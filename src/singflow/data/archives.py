@@ -100,10 +100,7 @@ def estimate_images(path: Path) -> float:
 
 
 def archive_fingerprint(root: Path, archives: Sequence[str]) -> str:
-    """SHA-256 of the archives' names, sizes, and first and last bytes, whatever their times.
-
-    Where other bytes change, it is noticed when the changed image is read.
-    """
+    """SHA-256 of the archives' names, sizes, and first and last bytes, whatever their times."""
     digest = hashlib.sha256()
     for archive in archives:
         with (root / archive).open("rb") as file:

@@ -31,10 +31,7 @@ def as_array(name: str, values: Any, fix: str = "give rows of one length") -> np
 
 
 def images_of(name: str, values: Rows) -> Iterator[np.ndarray]:
-    """Rows in float32, finite and of one shape, in blocks (images, views, width).
-
-    The size of the blocks does not depend on those of a function.
-    """
+    """Rows in float32, finite and of one shape, in blocks (images, views, width)."""
     given = _checked(name, values)
     if (first := next(given, None)) is None:
         raise InputError(f"{name}: has no rows: a function must begin anew on each call")

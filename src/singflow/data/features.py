@@ -110,12 +110,10 @@ def save_features(
     """
     root = Path(folder).resolve()
     model = _model_name(root.name if model is None else model)
-    for one, other, both in (
-        (features, head, "features and head"),
-        (embeddings, space, "space and embeddings"),
-    ):
-        if (one is None) != (other is None):
-            raise InputError(f"{both} belong together: give both, or neither")
+    if (features is None) != (head is None):
+        raise InputError("features and head belong together: give both, or neither")
+    if (embeddings is None) != (space is None):
+        raise InputError("space and embeddings belong together: give both, or neither")
     if space is not None:
         _checked_name(Name, space)
     new = not (root.exists() and any(root.iterdir()))
@@ -130,8 +128,7 @@ def save_features(
             "source as they are"
         )
     paths = _checked_ids(ids)
-    manifest = None if new else read_source(root)
-    of_source = None if new else read_classes(root / CLASSES)
+    manifest, of_source = (None, None) if new else (read_source(root), read_classes(root / CLASSES))
     if manifest is not None and manifest["path"].tolist() != paths:
         raise InputError(
             f"ids: {folder} has other ids, or another order: give the same, or another folder"
@@ -146,8 +143,8 @@ def save_features(
                     "head: its weight is square, and could be stored as (C, d) or (d, C): give the "
                     "model's logits, too"
                 )
+            unnamed = [UNNAMED.format(row) for row in range(len(weight))]
             if class_names is None:
-                unnamed = [UNNAMED.format(row) for row in range(len(weight))]
                 class_names = of_source.names if of_source else unnamed
             names = named_classes(class_names, weight, "the head")
             index = {in_plain_words(name).lower(): row for row, name in enumerate(names)}
@@ -162,7 +159,7 @@ def save_features(
             facts |= {
                 "class_names": json.dumps(own_names),
                 "keep_classes": "null",
-                "unnamed": json.dumps(names[0] == UNNAMED.format(0)),
+                "unnamed": json.dumps(names[0] == unnamed[0]),
                 "weight_dtype": stored_precision(weight),
             }
             tensors = {"weight": weight, "bias": bias}
@@ -319,11 +316,8 @@ def _no_zeros(start: int, rows: np.ndarray) -> dict[str, str]:
 
 
 def _hashes_of_ids(ids: list[str], content: list[bytes]) -> list[str]:
-    """SHA-256 of the smallest id of the rows with the same content, which count as copies.
-
-    Folds and draws follow these hashes. They must not follow the content itself, whose last bits
-    depend on the processor.
-    """
+    """SHA-256 of the smallest id among rows of equal content, which count as copies."""
+    # Folds follow these hashes: the last bits of the content depend on the processor.
     smallest: dict[bytes, str] = {}
     for name, key in zip(ids, content, strict=True):
         smallest[key] = min(smallest.get(key, name), name)
@@ -365,10 +359,7 @@ class _HeadCheck:
         return {"head_max_error": json.dumps(gap)}
 
     def told(self, class_index: np.ndarray, names: list[str]) -> str:
-        """The top-1 on rows of a known class, and how far W f + b is from the logits, in words.
-
-        InputError if another order of classes is right for half of the rows, and for twice as many.
-        """
+        """The top-1 and the largest gap in words; InputError if another order fits far better."""
         from scipy.optimize import linear_sum_assignment
 
         gap = "" if self._given is None else f"; W f + b is within {self._gap:.1e} of the logits"

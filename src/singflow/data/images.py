@@ -34,10 +34,7 @@ _lock, _inside, _limit = Lock(), 0, None  # of any_size()
 
 @contextmanager
 def any_size() -> Iterator[None]:
-    """Lift Pillow's limit on pixels, which is that of the process; it is put back at the end.
-
-    Several threads may be inside. Files of others need a limit of ours, as in upright().
-    """
+    """Lift Pillow's limit on pixels, which is that of the process, for threads that may overlap."""
     from PIL import Image
 
     global _inside, _limit
@@ -166,12 +163,8 @@ class Box:
         self, image: Image.Image, width: int, height: int, resample: Image.Resampling
     ) -> Image.Image:
         """Cut the box out of an image, and resize it to width x height pixels."""
-        box = (
-            self.left * image.width,
-            self.top * image.height,
-            self.right * image.width,
-            self.bottom * image.height,
-        )
+        across, down = image.size
+        box = self.left * across, self.top * down, self.right * across, self.bottom * down
         return image.resize((width, height), resample, box=box)
 
 
@@ -188,6 +181,4 @@ def view_box(seed: int, image_id: int, view: int, smallest: float, largest: floa
     width = min(1.0, max(area, np.sqrt(area) * stretch))
     height = min(1.0, area / width)
     left, top = generator.uniform(0.0, 1.0 - width), generator.uniform(0.0, 1.0 - height)
-    return Box(
-        float(left), float(top), float(min(1.0, left + width)), float(min(1.0, top + height))
-    )
+    return Box(*map(float, (left, top, min(1.0, left + width), min(1.0, top + height))))

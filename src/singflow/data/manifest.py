@@ -147,10 +147,7 @@ def prompt_of(label: str) -> str:
 
 
 def fill(template: str, name: str) -> str:
-    """The text of a template, in which `{}` is the name, and `a(n) {}` the name after an article.
-
-    The article is `an` before the sound of a vowel, as of `hour` and `8`, but not of `user`.
-    """
+    """The text of a template; in `a(n) {}`, the article is `an` before the sound of a vowel."""
     letters = unicodedata.normalize("NFD", name)
     return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace(
         "{}", name
@@ -322,10 +319,7 @@ def _check_groups(frame: pd.DataFrame) -> None:
 
 
 def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
-    """The fold of all that is together, dealt out in turn, label by label.
-
-    If nothing without a given split got the first fold, dealing starts so that something does.
-    """
+    """The fold of each key in `together`, dealt out label by label."""
     label_of = dict(zip(frame["together"][::-1], frame["label"][::-1], strict=True))
     order = sorted(
         label_of, key=lambda key: (_rank(seed, "label", label_of[key]), _rank(seed, "fold", key))
@@ -334,6 +328,6 @@ def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
     first = int.from_bytes(_rank(seed, "first", ""))
     drawn = set(frame["together"][frame["split"] == ""])
     places = [place for place, key in enumerate(order) if key in drawn]
-    if places and all((first + place) % len(used) for place in places):
+    if places and all((first + place) % len(used) for place in places):  # none got the first fold
         first = -places[0]
     return {key: used[(first + place) % len(used)] for place, key in enumerate(order)}

@@ -112,10 +112,7 @@ def _titles(
 
 
 def group_cells(classes: Path, table: Path, column: str) -> tuple[str, dict[int | str, str]]:
-    """The groups of images by class, in a column of the class list, or else by path, in the table.
-
-    The first value is the column of the manifest that tells the groups: class_index or path.
-    """
+    """Groups of images: the manifest's column that tells them, and the group by its value."""
     key, rows = "class_index", read_table(classes, {"name": ""}, (column,))
     if column not in rows:
         key = "path"

@@ -44,10 +44,7 @@ def head_names(entry: ModelEntry, study_classes: Path) -> list[str]:
 def with_classes_and_hashes(
     entry: ModelEntry, registry: Path, name: str, study_classes: Path
 ) -> ModelEntry:
-    """A copy of a model's entry with class names, number of classes and hashes of its local files.
-
-    `study_classes` is for a head without a class list.
-    """
+    """A copy of an entry with class names, number of classes and hashes of local files."""
     of_head, own = head_names(entry, study_classes), entry.class_list or entry.class_names
     names = of_head if own else None
     source = entry.class_list or ("class_names" if own else str(study_classes))

@@ -56,10 +56,7 @@ def check_unpacked(path: Path) -> None:
 
 
 def read_checkpoint(path: Path, read: Callable[[str], Any] | None = None) -> Any:
-    """Read a weight file of PyTorch or safetensors. A file with code is refused, and never run.
-
-    read: a reader that takes tensors alone, in place of the whole content.
-    """
+    """The content of a weight file, or what `read`, a reader of tensors alone, takes of it."""
     if not path.is_file():
         raise InputError(f"{path}: no such weight file")
     with path.open("rb") as file:
@@ -83,15 +80,11 @@ def _whole(path: str) -> Any:
 
 
 OTHER_FILES = {  # beginnings of files that are no checkpoints
-    (b"version https://git-lfs",): (
+    b"version https://git-lfs": (
         "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it "
         "comes from"
     ),
-    (b"<",): "a web page, not weights: open the address in a browser, and save the file itself",
-    (b"\x89HDF", b"\x1f\x8b", b"7z", b"Rar!"): (
-        "not PyTorch's or safetensors': unpack it, or convert it in the library that wrote "
-        f"it ({TENSORS})"
-    ),
+    b"<": "a web page, not weights: open the address in a browser, and save the file itself",
 }
 
 
@@ -99,8 +92,8 @@ def _not_a_checkpoint(start: bytes) -> str:
     """Why a file with this start is no checkpoint. Empty if it may be one."""
     if not start:
         return "not readable as tensors: an empty file: copy or download it again"
-    for beginnings, reason in OTHER_FILES.items():
-        if start.lstrip().startswith(beginnings):
+    for beginning, reason in OTHER_FILES.items():
+        if start.lstrip().startswith(beginning):
             return reason
     if start.isascii() and b"".join(start.split()).decode().isprintable():
         return f"a text, not weights; it begins {printable(start[:60].decode())!r}"
@@ -150,10 +143,7 @@ def _state(path: Path, key: str | None) -> State:
 
 
 def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list[str]) -> None:
-    """Load a checkpoint into a model, in place: what timm takes of it, or `checkpoint_key`.
-
-    If the entry has head_weights, `heads` are not loaded.
-    """
+    """Load a checkpoint into a model, in place, without `heads` if the entry has head_weights."""
     own, state = model.state_dict(), _state(path, entry.checkpoint_key)
     if entry.head_weights:
         of_head = tuple(f"{head}." for head in heads)

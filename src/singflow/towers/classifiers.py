@@ -82,7 +82,17 @@ def with_head(
 ) -> LoadedClassifier:
     """A model with the head at these paths; InputError if it is not the head of the entry."""
     heads = Heads(model, paths, entry.id, FIX)
-    _check_head(heads.weight, entry)
+    rows, width = heads.weight.shape
+    if rows != entry.head_classes:
+        raise InputError(
+            f"{entry.id}: the head has {rows} classes, its class list {entry.head_classes}: "
+            "name a file with the head's classes in order as `class_list` in config/models.yaml"
+        )
+    if entry.feature_dim not in (None, width):
+        raise InputError(
+            f"{entry.id}: the feature has {width} dimensions, its entry says "
+            f"{entry.feature_dim}: correct `feature_dim`"
+        )
     if entry.kept is not None:
         heads.keep(entry.kept)
     hint = "look at `head`, `head_weights` and `transform` of its entry"
@@ -119,24 +129,6 @@ def of_model(
             paths = find_heads(copy, lambda: copy(images), name, fix)
     heads = Heads(copy, paths, name, fix)
     return LoadedClassifier(copy, heads, Transform(whole), name, "look at its transform")
-
-
-def _check_head(weight: torch.Tensor, entry: ModelEntry) -> None:
-    if len(weight) != entry.head_classes:
-        raise InputError(
-            f"{entry.id}: the head has {len(weight)} classes, its class list {entry.head_classes}: "
-            "name a file with the head's classes in order as `class_list` in config/models.yaml"
-        )
-    if entry.kept and entry.kept[-1] >= len(weight):
-        raise InputError(
-            f"{entry.id}: keep_classes {entry.keep_classes} goes beyond the head's rows, 0 to "
-            f"{len(weight) - 1}: correct it"
-        )
-    if entry.feature_dim not in (None, weight.shape[1]):
-        raise InputError(
-            f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says "
-            f"{entry.feature_dim}: correct `feature_dim`"
-        )
 
 
 def load_classifier(entry: ModelEntry, *, download: bool = False) -> LoadedClassifier:

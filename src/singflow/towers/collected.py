@@ -135,8 +135,8 @@ def collect(
         more than once, is applied before pooling, or something follows it. For a loader that is
         empty or shuffles, labels of different kinds, and features that are not finite.
     """
-    features, logits, labels = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
-    error, forms = 0.0, set[str]()
+    features, logits, labels = list[np.ndarray](), list[np.ndarray](), list[np.ndarray | None]()
+    error = 0.0
     _check_loader(loader)
     place = place_of(model)
     floating = (part.dtype for part in model.parameters() if part.is_floating_point())
@@ -169,15 +169,12 @@ def collect(
                 )
             features.append(rows.cpu().numpy())
             logits.append(outputs.cpu().numpy().copy())
-            forms.add(
-                "none" if given is None else "texts" if given.dtype.kind == "U" else "integers"
-            )
-            if len(forms) > 1:
+            labels.append(given)
+            if _kind(given) != _kind(labels[0]):
                 raise InputError(
                     f"loader: batch {number} has other labels than those before: give integers "
                     "with all batches, or texts, or none"
                 )
-            labels += [] if given is None else [given]
             error = max(error, gap)
         if found is None:
             raise InputError(
@@ -189,7 +186,7 @@ def collect(
         np.concatenate(features),
         kept,
         np.concatenate(logits),
-        np.concatenate(labels) if labels else None,
+        None if labels[0] is None else np.concatenate(labels),  # type: ignore[arg-type]
         found.path,
         error,
         sha256,
@@ -210,6 +207,10 @@ def _parts(batch: Any, number: int) -> tuple[list[Any], dict[str, Any], np.ndarr
         f"loader: batch {number} is a {type(batch).__name__}: give tensors of images, tuples of "
         "images and labels, or mappings of the model's keyword arguments"
     )
+
+
+def _kind(labels: np.ndarray | None) -> str:
+    return "" if labels is None else labels.dtype.kind
 
 
 def _labels(given: Any) -> np.ndarray:
@@ -252,11 +253,9 @@ def _check_loader(loader: Any) -> None:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Set a model to evaluation without gradients, and its parts back to their modes.
-
-    Not in inference mode: what a model keeps from a pass could then not be trained with.
-    """
+    """Set a model to evaluation without gradients, and its parts back to their modes."""
     modes = [(module, module.training) for module in model.modules()]
+    # In inference mode, what a model keeps from a pass could not be trained with.
     # Compiled code runs no hooks; without this module nothing is compiled, and it loads slowly.
     compiled = "torch._dynamo" in sys.modules
     with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():

@@ -20,10 +20,7 @@ BUILD = "install a build of PyTorch for this driver and GPU (docs/installation.m
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The CPU or an NVIDIA GPU. auto takes the GPU if there is one.
-
-    InputError if PyTorch cannot use the GPU that was asked for, or that this job was given.
-    """
+    """The CPU or an NVIDIA GPU. auto takes the GPU if there is one."""
     if wanted == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
@@ -126,10 +123,7 @@ def without_tf32(device: torch.device) -> Iterator[None]:
 
 
 def _tf32_flags() -> list[tuple[Any, str, Any]]:
-    """The flags of TF32: two of all versions of PyTorch, then those that 2.9 has beside them.
-
-    The former cannot be read where the latter were set.
-    """
+    """The flags of TF32; those of old versions cannot be read where those of 2.9 were set."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     places = [(matmul, "allow_tf32"), (cudnn, "allow_tf32"), (matmul, "fp32_precision")]
     places += [(getattr(cudnn, part, None), "fp32_precision") for part in ("conv", "rnn")]
@@ -163,11 +157,7 @@ def place_of(model: torch.nn.Module, device: str = "auto") -> torch.device:
 
 
 def prepare(device: str, threads: int) -> torch.device:
-    """Pick the device and make PyTorch reproducible on it.
-
-    The number of CPU threads is fixed, TF32 is off, and algorithms are deterministic where PyTorch
-    has such ones.
-    """
+    """Pick the device; fix threads, TF32 and algorithms, so that PyTorch is reproducible."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     use_tf32(False)

@@ -143,11 +143,7 @@ def run_views(
 def work_sizes(
     device: torch.device, batch_size: int | None, threads: int, decode_threads: int
 ) -> tuple[int, int, int]:
-    """Views per forward pass, passes at the same time, and threads that decode.
-
-    A pass on a CPU has one thread and at most CPU_BATCH views. The threads that decode for a GPU
-    are at most as many as this process has cores.
-    """
+    """Views per forward pass, passes at the same time, and threads that decode."""
     if device.type == "cpu":
         return min(batch_size or CPU_BATCH, CPU_BATCH), threads, threads
     return batch_size or GPU_BATCH, 1, min(decode_threads, usable_cores())
@@ -165,16 +161,40 @@ def run_batches(
     device: torch.device,
     progress: Progress,
 ) -> np.ndarray:
-    """The results of `run` for the views of all rows, in order.
+    """The results of `run` for full batches of views of all rows, in order.
 
-    While `run` works on a batch, the next batches are decoded and uploaded. load: returns the views
-    of a row, in this shape. images: rows in a batch. passes: calls of `run` at the same time.
-    decoders: threads that call `load`.
+    Threads decode rows into their batches while `run` works. The last batch is filled up.
     """
     _keep_freed_memory()
-    batches = _batches(load, rows, shape, images, decoders, device.type == "cuda", progress)
-    results = list(map_ahead(run, _uploaded(batches, device), passes, ahead=2))
-    return np.concatenate(results)[: len(rows) * shape[0]]
+    count, pinned = shape[0], device.type == "cuda"
+    open_batches: deque[torch.Tensor] = deque()
+
+    def places() -> Iterator[tuple[Any, torch.Tensor]]:
+        for number, row in enumerate(rows.itertuples(index=False)):
+            place = number % images * count
+            if place == 0:
+                size = images * count, *shape[1:]
+                empty = torch.empty(size, pin_memory=pinned, memory_format=torch.channels_last)
+                open_batches.append(empty)
+            yield row, open_batches[-1][place : place + count]
+
+    def fill(item: tuple[Any, torch.Tensor]) -> None:
+        row, place = item
+        place.copy_(load(row))
+
+    def batches() -> Iterator[torch.Tensor]:
+        most = WAITING_BYTES // (math.prod(shape) * torch.float32.itemsize)
+        filled = progress(map_ahead(fill, places(), decoders, most=most), len(rows))
+        for number, _ in enumerate(filled, start=1):
+            if number % images == 0 or number == len(rows):
+                batch = open_batches.popleft()
+                last = (number - 1) % images * count
+                for start in range(last + count, len(batch), count):
+                    batch[start : start + count] = batch[last : last + count]
+                yield batch
+
+    results = list(map_ahead(run, _uploaded(batches(), device), passes, ahead=2))
+    return np.concatenate(results)[: len(rows) * count]
 
 
 def _within_memory(
@@ -210,46 +230,6 @@ def statistics(matrix: np.ndarray) -> dict[str, float | int]:
         "zero_share": float((matrix == 0).mean()),
         "non_finite": int((~np.isfinite(matrix)).sum()),
     }
-
-
-def _batches(
-    load: Callable[[Any], torch.Tensor],
-    rows: pd.DataFrame,
-    shape: tuple[int, ...],
-    images: int,
-    threads: int,
-    pinned: bool,
-    progress: Progress,
-) -> Iterator[torch.Tensor]:
-    """Batches of the views of `images` rows, which threads decode into their place in a batch.
-
-    shape: the shape of a row's views. The last batch is filled up with the views of its last row.
-    """
-    count = shape[0]
-    open_batches: deque[torch.Tensor] = deque()
-
-    def places() -> Iterator[tuple[Any, torch.Tensor]]:
-        for number, row in enumerate(rows.itertuples(index=False)):
-            place = number % images * count
-            if place == 0:
-                size = images * count, *shape[1:]
-                empty = torch.empty(size, pin_memory=pinned, memory_format=torch.channels_last)
-                open_batches.append(empty)
-            yield row, open_batches[-1][place : place + count]
-
-    def fill(item: tuple[Any, torch.Tensor]) -> None:
-        row, place = item
-        place.copy_(load(row))
-
-    most = WAITING_BYTES // (math.prod(shape) * torch.float32.itemsize)
-    filled = progress(map_ahead(fill, places(), threads, most=most), len(rows))
-    for number, _ in enumerate(filled, start=1):
-        if number % images == 0 or number == len(rows):
-            batch = open_batches.popleft()
-            last = (number - 1) % images * count
-            for start in range(last + count, len(batch), count):
-                batch[start : start + count] = batch[last : last + count]
-            yield batch
 
 
 def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:

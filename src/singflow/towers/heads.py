@@ -65,10 +65,7 @@ class Heads:
             caught.append(*inputs, *named.values())
 
     def watch(self, run: Run) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Features (n, d) and logits (n, C) of one pass in float32; their largest difference.
-
-        InputError if the layers were not run once on pooled features, or W f + b is another output.
-        """
+        """Features (n, d) and logits (n, C) of one pass in float32; their largest difference."""
         mine = [(threading.get_ident(), position) for position in range(len(self.modules))]
         self._caught.update({key: [] for key in mine})
         try:
@@ -140,10 +137,7 @@ def logits_of(output: Any) -> torch.Tensor:
 
 
 def find_heads(model: nn.Module, run: Run, of: str, fix: str) -> list[str]:
-    """Paths of the layer whose output is the model's, or of all layers whose mean it is.
-
-    Of a model that has none, the last layer of as many outputs, which Heads will refuse.
-    """
+    """Paths of the layer whose output is the model's, or of all layers whose mean it is."""
     made: dict[str, torch.Tensor | None] = {}  # in the order of their last runs
 
     def note(path: str, module: Any, _: Any, output: torch.Tensor) -> None:

@@ -56,10 +56,7 @@ class Prediction:
 
 
 def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An upright 8-bit RGB image from a path, the bytes of a file, or an image.
-
-    Raises InputError for a file that is no image, is damaged, or exceeds `max_pixels`.
-    """
+    """An upright 8-bit RGB image from a path, the bytes of a file, or an image."""
     named = image if isinstance(image, str | Path) else "this image"
     try:
         if isinstance(image, str | Path):

@@ -56,11 +56,7 @@ class _LastMean(TorchFunctionMode):
 
 @torch.no_grad()
 def split_by_position(classifier: LoadedClassifier, images: torch.Tensor) -> Positions:
-    """Run a classifier on images (n, 3, H, W), and split its features by positions.
-
-    The input of the last mean that the model takes is caught, whatever the architecture. A layer
-    norm after the mean counts as the affine map that it is at the image's own mean and variance.
-    """
+    """Run a classifier on images (n, 3, H, W), and split its features by positions."""
     with _LastMean() as caught:
         made = classifier(images).cpu()
     features = made.double()

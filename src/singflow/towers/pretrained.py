@@ -17,10 +17,7 @@ from singflow.towers.weights import read_part, saved_at
 def load_pretrained(
     entry: ModelEntry | TransformersEntry, auto: str, **settings: Any
 ) -> tuple[Any, Preprocess]:
-    """The model of an entry, as the class `auto` of transformers builds it, and its transform.
-
-    settings: further settings of the configuration, if nothing is saved.
-    """
+    """The model of an entry, as the class `auto` of transformers builds it, and its transform."""
     import transformers
     from huggingface_hub import is_offline_mode
     from transformers.utils.logging import disable_progress_bar

@@ -89,10 +89,7 @@ class ConSE(nn.Module):
 
 
 class CLIPImages(nn.Module):
-    """The image tower of a dual encoder of open_clip or transformers.
-
-    Its embeddings (n, m) are not normalized, because renderers expect them so (equation 4).
-    """
+    """Images -> embeddings (n, m) of a dual encoder, not normalized, as renderers expect them."""
 
     def __init__(self, visual: nn.Module, preprocess: Preprocess, dim: int) -> None:
         super().__init__()
@@ -113,11 +110,7 @@ ImageTower = ConSE | CLIPImages
 
 
 class TextTower(nn.Module):
-    """Texts -> embeddings (n, m) float32, in batches. A text that is too long is refused, not cut.
-
-    tokenize: texts -> a batch, and the number of tokens of every text; encode: a batch ->
-    embeddings (n, m).
-    """
+    """Texts -> embeddings (n, m) float32. A text that is too long is refused, not cut."""
 
     def __init__(
         self, module: nn.Module, tokenize: Tokenize, encode: Callable[[Any], torch.Tensor], dim: int
@@ -135,17 +128,13 @@ class TextTower(nn.Module):
         threads: int = 1,
         progress: Progress = lambda chunks, _: chunks,
     ) -> np.ndarray:
-        """Unit embeddings (n, m) of texts, in their order.
-
-        Batches hold texts of similar length, because a batch costs as much as its longest text. If
-        PyTorch has one thread, `threads` changes no byte. progress: wraps the chunks of texts.
-        """
+        """Unit embeddings (n, m) of texts, in their order. progress: wraps the chunks of texts."""
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         shown = progress(chunks, len(chunks))
         return np.concatenate([self._chunk(chunk, batch_size, threads) for chunk in shown])
 
     def _chunk(self, texts: list[str], batch_size: int, threads: int) -> np.ndarray:
-        lengths = self._tokenize(texts)[1]
+        lengths = self._tokenize(texts)[1]  # a batch costs as much as its longest text
         order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
         parts = (
             [texts[row] for row in order[start : start + batch_size]]
@@ -224,9 +213,8 @@ def class_spellings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unit embeddings (C, m) of a head's classes for the own words, and in a second spelling.
 
-    A ConSE space takes its own sentences, and the filled templates as the second spelling. Another
-    space takes the filled templates, and then bare names, or "a photo of a" where these are the
-    templates; if its texts are a file that lacks these, there is no second spelling: (0, m).
+    A ConSE space has sentences, then the templates; another space the templates, then bare names,
+    or "a photo of a" if the templates are bare; (0, m) if its texts are a file that lacks these.
     """
     # All heads with a part of the listed classes share one set of embeddings.
     whole = listed.names if set(names) <= set(listed.names) else names
@@ -242,10 +230,7 @@ def class_spellings(
 
 
 def fetch(entry: ModelEntry | SpaceEntry) -> str:
-    """Build the towers of an entry once with the network. Returns the hash of their weights.
-
-    So the libraries fill their caches, from which they then build the same without the network.
-    """
+    """Build an entry's towers with the network, which fills caches; the hash of their weights."""
     if isinstance(entry, ModelEntry):
         return weights_sha256(load_classifier(entry, download=True).model)
     text = weights_sha256(load_text_tower(entry, download=True).module)
@@ -257,21 +242,19 @@ def fetch(entry: ModelEntry | SpaceEntry) -> str:
 def load_text_tower(
     entry: SpaceEntry, device: torch.device | None = None, *, download: bool = False
 ) -> TextTower:
-    """The text tower of a space. download: weights that are not here, from the network.
-
-    The image tower of a dual encoder is dropped.
-    """
+    """The text tower of a space. download: weights that are not here, from the network."""
+    device = device or torch.device("cpu")
     with weights_of(entry, download), in_memory("the weights of the text tower"):
-        return _text_tower(entry, device or torch.device("cpu"))
+        if isinstance(entry, FeaturesEntry) and entry.text.startswith("file:"):
+            return _given_texts(Path(entry.text.removeprefix("file:")), entry.dim)
+        if isinstance(entry, ConSEEntry | FeaturesEntry):
+            return _sentence_encoder(entry, device)
+        if isinstance(entry, TransformersEntry):
+            return _of_transformers(entry, device)
+        return _of_open_clip(entry, device)
 
 
-def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
-    if isinstance(entry, FeaturesEntry) and entry.text.startswith("file:"):
-        return _given_texts(Path(entry.text.removeprefix("file:")), entry.dim)
-    if isinstance(entry, ConSEEntry | FeaturesEntry):
-        return _sentence_encoder(entry, device)
-    if isinstance(entry, TransformersEntry):
-        return _features_of_texts(entry, device)
+def _of_open_clip(entry: OpenCLIPEntry, device: torch.device) -> TextTower:
     tokenize = open_clip_tokenizer(entry)  # before the weights: see lacking()
     model = _open_clip(entry)
     model.visual = nn.Identity()
@@ -290,7 +273,7 @@ def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
     )
 
 
-def _features_of_texts(entry: TransformersEntry, device: torch.device) -> TextTower:
+def _of_transformers(entry: TransformersEntry, device: torch.device) -> TextTower:
     tokenizer = read_part(entry, "tokenizer")  # before the weights: see lacking()
     model, _ = load_dual_encoder(entry, without="vis")
     tokenize = tokenize_for(entry, tokenizer, model)
@@ -397,10 +380,7 @@ def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -
 def embed_templates(
     embed: Encode, names: list[str], templates: list[str], own: dict[str, str]
 ) -> np.ndarray:
-    """Unit embeddings (n, m) of names: the mean over the filled templates, at unit norm.
-
-    A name in `own` takes the text there instead of the templates.
-    """
+    """Unit embeddings (n, m) of names: the mean over filled templates, or the text in `own`."""
     texts = [
         own[name] if name in own else fill(template, name)
         for name in names

@@ -51,11 +51,7 @@ class ShardFlags(Extraction, cli.Step):
 def run_shard(
     flags: ShardFlags, name: str, tower: LoadedClassifier | ImageTower, tensor: str
 ) -> tuple[pd.DataFrame, Tensors, dict[str, Any]]:
-    """Run a tower over one shard of the images.
-
-    Returns the shard's rows of the manifest, the outputs, and facts for their metadata. The tower
-    is changed in place: it is moved to the device, and its batch norms are folded.
-    """
+    """A shard's rows, the outputs of a tower, and facts. The tower is changed in place."""
     import torch
 
     from singflow.data.manifest import data_root

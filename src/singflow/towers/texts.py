@@ -47,11 +47,7 @@ def stored_texts(
     concept_templates: list[str],
     prompts: dict[str, str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Embeddings of a study by text, for the texts that it embedded word for word; texts of labels.
-
-    A mean over several templates is the embedding of no text. `prompts` has the text of every
-    label, as in the manifest.
-    """
+    """Embeddings of a study by text, where it embedded the text itself; texts of labels."""
     labels = names["labels"]
     own = [prompts[label] != prompt_of(label) for label in labels]
     texts = [
@@ -103,11 +99,7 @@ class Texts:
         return tower
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings (n, m) of texts.
-
-        Every new text is embedded alone, so that its embedding does not depend on other texts.
-        Raises InputError if the weights of the tower have changed since the study.
-        """
+        """Unit embeddings (n, m) of texts. A new text is embedded alone, whatever the others."""
         from singflow.towers.device import without_tf32
 
         for text in texts:
@@ -117,10 +109,7 @@ class Texts:
         return np.array([self.stored[text] for text in texts]).reshape(len(texts), self.entry.dim)
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
-        """Texts of the classes of a head, and their embeddings (C, m).
-
-        The text is the study's label for the class, or else the class name in the templates.
-        """
+        """Texts of the classes of a head, as the study has them, and their embeddings (C, m)."""
         from singflow.towers.spaces import embed_templates
 
         texts = [text_of(name, self.templates) for name in names]
@@ -136,10 +125,7 @@ class Texts:
         return texts, embeddings
 
     def spellings(self, names: list[str], listed: Classes) -> tuple[np.ndarray, np.ndarray]:
-        """Unit embeddings (C, m) of class texts for the own words, and of other spellings of them.
-
-        The embeddings are the same as in the step embed_classes.
-        """
+        """Unit embeddings (C, m) of class texts and of other spellings, as in embed_classes."""
         from singflow.towers.spaces import class_spellings
 
         texts, others = class_spellings(self._of_tower, names, listed, self.entry, self.templates)

@@ -24,11 +24,8 @@ class Transform:
     whole: ToTensor  # any RGB image -> (3, height, width)
 
     def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of an image of this size that `whole` shows: left, top, right and bottom.
-
-        In shares of the width and height. Ramps from black to white go through the transform, and
-        lines are fitted to the middle half of the result. The ramps of a large image are smaller.
-        """
+        """Left, top, right and bottom of the part of an image that `whole` shows, in shares."""
+        # Lines are fitted to what ramps from black to white become.
         scale = min(1.0, RAMP / max(width, height))
         width, height = max(1, round(scale * width)), max(1, round(scale * height))
         black, white = (

@@ -4,6 +4,7 @@ import difflib
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -49,10 +50,7 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def weights_of(entry: ModelEntry | SpaceEntry, download: bool) -> Iterator[None]:
-    """Let the libraries build an entry within the block, from their caches and without a network.
-
-    download: what the caches lack is downloaded into them instead of refused.
-    """
+    """Let libraries build an entry from their caches; download: also from the network."""
     from huggingface_hub.utils import enable_progress_bars
 
     if download:
@@ -83,11 +81,8 @@ def missing(entry: ModelEntry | SpaceEntry) -> str:
 
 
 def lacking(entry: ModelEntry | SpaceEntry) -> Iterator[str]:
-    """What an entry lacks on this machine. No weights are read, and nothing is downloaded.
-
-    Image processors and tokenizers are built as a trial. Towers load weights last, so that the
-    weights are missing where a download was interrupted.
-    """
+    """What an entry lacks on this machine. No weights are read, and nothing is downloaded."""
+    # Towers load weights last, so that the weights are missing where a download was interrupted.
     if isinstance(entry, ConSEEntry | FeaturesEntry) and entry.text.startswith("package:"):
         package_model(entry.text.removeprefix("package:"))
     if isinstance(entry, ConSEEntry):
@@ -176,9 +171,16 @@ def addresses(entry: ModelEntry | SpaceEntry) -> list[str]:
     """Addresses of what PyTorch keeps in its cache: of the model's weights, and of its head."""
     if not isinstance(entry, ModelEntry) or entry.weights == "random":
         return []
-    own = entry.weights == "hub" and entry.source in ("timm", "torchvision") and not in_hub(entry)
     kind, _, head = (entry.head_weights or "").partition(":")
-    return [url for url in (published_at(entry) if own else "", head * (kind == "url")) if url]
+    found = [head] if kind == "url" else []
+    if entry.weights == "hub" and entry.source == "torchvision":
+        return [str(torchvision_weights(entry).url), *found]
+    if entry.weights == "hub" and entry.source == "timm" and not in_hub(entry):
+        import timm
+
+        known: Any = timm.get_pretrained_cfg(entry.id)
+        return [*([known.url] if known.url else []), *found]
+    return found
 
 
 def torch_cached(url: str) -> Path:
@@ -268,34 +270,28 @@ def _check_unchanged(entry: ModelEntry | SpaceEntry) -> None:
             )
 
 
-def only_file(distribution: str, named: str, kind: str, chosen: Callable[[Path], bool]) -> Path:
-    """The only file of this kind in an installed distribution. named: who asks, for messages."""
+def _only_file(distribution: str, kind: str, named: str) -> Path:
+    """The only file of an installed distribution whose name matches a pattern."""
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         raise InputError(
-            f"{named} package:{distribution} is not installed: pip install {distribution}"
+            f"package:{distribution} is not installed: pip install {distribution}"
         ) from None
-    found = [path for path in (Path(str(file.locate())) for file in files) if chosen(path)]
+    found = [file.locate() for file in files if re.fullmatch(named, file.name)]
     if len(found) != 1:
-        raise InputError(f"{named} package:{distribution} holds {len(found)} {kind}, not one")
-    return found[0]
+        raise InputError(f"package:{distribution} holds {len(found)} {kind}, not one")
+    return Path(str(found[0]))
 
 
 def package_weights(distribution: str) -> Path:
     """The only weight file of an installed distribution."""
-    kinds = (".pth", ".pt", ".safetensors")
-    return only_file(distribution, "weights", "weight files", lambda path: path.suffix in kinds)
+    return _only_file(distribution, "weight files", r".*\.(pth|pt|safetensors)")
 
 
 def package_model(distribution: str) -> Path:
     """Folder of the only sentence encoder of an installed distribution."""
-    return only_file(
-        distribution,
-        "config/spaces.yaml:",
-        "sentence encoders",
-        lambda path: path.name == "modules.json",
-    ).parent
+    return _only_file(distribution, "sentence encoders", r"modules\.json").parent
 
 
 def check_ids(models: Mapping[str, ModelEntry]) -> None:
@@ -310,10 +306,7 @@ def check_ids(models: Mapping[str, ModelEntry]) -> None:
 
 
 def check_id(entry: ModelEntry) -> None:
-    """Refuse an id that timm or torchvision does not have.
-
-    A model of timm with weights of one's own may be an architecture alone.
-    """
+    """Refuse an id that timm or torchvision does not have."""
     if entry.source == "timm":
         import timm
 
@@ -339,16 +332,6 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     check_id(entry)
     name, _, tag = entry.id.partition(".")
     return get_model_weights(name)[tag]
-
-
-def published_at(entry: ModelEntry) -> str | None:
-    """Address at which a model's weights were first published, the same in all libraries."""
-    if entry.source == "torchvision":
-        return str(torchvision_weights(entry).url)
-    import timm
-
-    known = timm.get_pretrained_cfg(entry.id) if entry.source == "timm" else None
-    return str(known.url) if known and known.url else None
 
 
 def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
