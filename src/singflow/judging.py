@@ -48,21 +48,13 @@ def judge(
         keep,
         how.threads,
     )
-    null_dim = head.null.shape[1]
+    basis, spoken = head.null, own_words.alone()
     floors, refitted = floor_of_images(pool, head, own_words, how)
-    facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
+    dims = {"principal_dim": head.principal.shape[1], "null_dim": basis.shape[1]}
+    facts |= dims | refitted
     facts["floor_is_deg"] = float(floors["floor_is_deg"].mean())
     for end in ("", "_low", "_high"):
         facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
     return Evidence(
-        translator,
-        stated,
-        "",
-        facts,
-        floors,
-        planted,
-        question,
-        head.null,
-        own_words.alone(),
-        residuals,
+        translator, stated, "", facts, floors, planted, question, basis, spoken, residuals
     )

@@ -33,7 +33,7 @@ from singflow.translators.copies import copies_across_folds, near_copies, withou
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.fitting import fit_quality, fit_translators, permuted_r2
 from singflow.translators.parameters import Translation
-from singflow.translators.reference import Pool
+from singflow.translators.reference import Pool, whole_features
 
 if TYPE_CHECKING:
     from singflow.data.arrays import Array, Linear, Rows
@@ -222,9 +222,7 @@ def _removal_scores(
     removed = NullRemoval(crossed, basis)
     names = ["is_deg", "null_energy", *(["as_deg"] if texts is not None else [])]
     scores = {name: np.empty(len(images.manifest)) for name in names}
-    for shard, _ in images:
-        rows = shard["view"] == 0
-        ids, x = shard["image_id"][rows], shard["features"][rows]
+    for ids, x in whole_features(images):
         removal = removed(x, ids)
         scores["is_deg"][ids] = removal.image_score()
         scores["null_energy"][ids] = null_energy(x, basis)

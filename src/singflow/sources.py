@@ -187,8 +187,6 @@ def study_evidence(
             f"{inputs.path('evidence')} or {table}: what it says of {model} is damaged ({error}): "
             f"{FIX}"
         ) from None
-    if not isinstance(analyses, list):
-        raise InputError(f"{params}: analyses: {analyses!r} is no list: {FIX}")
     images = pd.DataFrame()
     if "scores" in analyses:
         images = read_parquet(require_file(inputs.path("scores")), "scores", SCORES)

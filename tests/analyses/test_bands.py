@@ -117,17 +117,6 @@ def test_a_band_that_sees_no_difference_between_landmarks_is_zero():
         assert not any(kernel.any() for _, kernel in Bands(alike, np.zeros((6, 2))).among())
 
 
-def test_the_kernel_of_relu_units_is_the_limit_of_many():
-    a, logits = images_of(n=8, r=4)
-    x = a - a.mean(axis=0)
-    x /= np.sqrt((x**2).sum(axis=1).mean())
-    units = np.random.default_rng(1).standard_normal((5, 400_000))
-    made = np.maximum(x @ units[:-1] + 0.5 * units[-1], 0.0)
-    made -= made.mean(axis=0)
-    wanted = made @ made.T * len(a) / (made**2).sum()
-    np.testing.assert_allclose(Bands(a, logits).mixed({"relu": 1.0}), wanted, atol=0.01)
-
-
 def test_leading_directions_are_principal_components_without_those_of_rounding():
     rows = np.random.default_rng(0).standard_normal((30, 5)) * [5, 4, 3, 2, 1]
     rows -= rows.mean(axis=0)

@@ -62,14 +62,6 @@ def test_without_a_null_space_every_score_is_exactly_zero():
     assert not any(moments[name].any() for name in MOMENTS[2:])
 
 
-def test_blocks_are_so_small_that_their_moments_fit_into_memory():
-    assert [module.block_size(labels) for labels in (1, 21_000, 2 * module.CELLS)] == [
-        module.BLOCK,
-        23,
-        1,
-    ]
-
-
 @settings(max_examples=100)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 8))
 def test_the_extremes_are_the_ends_of_the_ranking_with_ties_by_position_and_none_is_at_both(
@@ -127,20 +119,6 @@ def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_
     assert list(alone["concept"]) == [0, 1] and alone["lift_deg"].isna().all()
     nothing = spurious_cues(scan_of(np.arange(12).reshape(2, 6), np.zeros((2, 6))), 3)
     assert nothing.empty and nothing.dtypes.astype(str).to_dict()["concept"] == "int64"
-
-
-def test_the_interval_of_a_contrast_is_that_of_the_images_at_a_level_for_all_that_were_looked_at():
-    contrasts = np.random.default_rng(0).normal(0.3, 1, 9)
-    mean, std = contrasts.mean(), contrasts.std()
-    moments = {name: np.zeros((2, 3)) for name in MOMENTS}
-    moments["as_mean"][1], moments["contrast_std"][1, 2] = [5, 5 - mean, 5 + mean], std
-    scan = Scan(["a", "b"], list("pqr"), np.array([4, 9]), moments)
-    cell = pd.DataFrame({"label": [1], "concept": [2]})
-    row = module.with_numbers(cell, scan, 0.9).iloc[0]
-    assert (row["label"], row["concept"], row["n"]) == ("b", "r", 9)
-    expected = scipy.stats.t.interval(1 - 0.1 / 6, 8, contrasts.mean(), scipy.stats.sem(contrasts))
-    found = row[["contrast_deg", "contrast_deg_low", "contrast_deg_high"]].to_numpy(float)
-    np.testing.assert_allclose(found, [mean, *expected], rtol=1e-12)
 
 
 def strongest(original, equivalent, n, texts, confidence=0.95):

@@ -66,21 +66,6 @@ def test_removing_the_null_component_leaves_the_logits_and_is_idempotent(weight,
         assert not null_energy(features, split.basis).any()
 
 
-def test_a_real_size_head_keeps_its_logits_in_both_precisions():
-    generator = np.random.default_rng(0)
-    weight = (generator.standard_normal((1000, 1280)) * 0.05).astype(np.float32)
-    features = np.abs(generator.standard_normal((64, 1280))).astype(np.float32)
-    split = null_space(weight)
-    assert (split.rank, split.basis.shape) == (1000, (1280, 280))
-    assert split.orthonormality_error <= 1e-12
-    single = remove_null(features, split.basis)
-    assert np.abs(single @ weight.T - features @ weight.T).max() <= 1e-4
-    assert geometry.logit_change(weight, features, single).max() <= 1e-4
-    wide = features.astype(np.float64)
-    double = remove_null(wide, split.basis)
-    assert np.abs(double @ weight.T.astype(np.float64) - wide @ weight.T).max() <= 1e-10
-
-
 def test_rules_energy_and_fixed_cut_at_the_first_singular_value_that_is_left_out():
     weight, turned = np.diag([3.0, 2.0, 1.0]), random_basis(5, 5, 0, 0)
     for share, rank in {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}.items():
@@ -174,15 +159,6 @@ def test_a_head_whose_rows_sum_to_zero_but_for_the_rounding_of_its_weights_loses
     assert null_space(single, "exact64", stored=precision).rank == classes
 
 
-@pytest.mark.parametrize("stored", [None, *PRECISIONS])
-def test_a_tall_head_of_full_rank_has_no_null_space_in_any_precision(stored):
-    weight = np.random.default_rng(0).standard_normal((60, 30))
-    weight = weight if stored is None else stored_in(stored, weight)
-    split = null_space(weight, stored=stored)
-    assert (split.rank, split.rank_float64, split.basis.shape) == (30, 30, (30, 0))
-    assert split.orthonormality_error == 0.0
-
-
 @pytest.mark.parametrize(("precision", "eps"), [("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
 def test_the_tolerance_of_half_precision_is_the_norm_of_the_rounding_errors(precision, eps):
     weight = np.random.default_rng(0).standard_normal((300, 500))
@@ -231,16 +207,6 @@ def test_the_script_records_both_ranks_whichever_counts(tmp_path, rule, rank):
     assert tensors["null_basis"].shape == (20, 20 - rank) and report["max_logit_change"] < 1e-5
 
 
-@pytest.mark.parametrize(("width", "dimension"), [(5, 0), (5, 3), (6, 6)])
-def test_random_bases_are_orthonormal_seeded_and_of_the_asked_size(width, dimension):
-    basis = random_basis(width, dimension, seed=1, draw=0)
-    assert basis.shape == (width, dimension)
-    np.testing.assert_allclose(basis.T @ basis, np.eye(dimension), atol=1e-12)
-    assert np.array_equal(basis, random_basis(width, dimension, seed=1, draw=0))
-    if 0 < dimension < width:
-        assert not np.allclose(basis, random_basis(width, dimension, seed=1, draw=1))
-
-
 @settings(max_examples=50)
 @given(st.integers(1, 30), st.data(), SEEDS)
 def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(width, data, seed):
@@ -286,11 +252,8 @@ def test_the_span_of_few_rows_is_that_of_their_differences_and_keeps_every_ridge
 
 def test_as_many_rows_as_dimensions_are_left_as_they_are_and_no_more_are_looked_at():
     rows = np.random.default_rng(0).standard_normal((7, 6)).astype(np.float32)
-    for blocks in ([rows[:5]], np.split(rows[:5], [2, 2])):
-        basis = row_span(blocks)
-        assert basis.shape == (6, 4) and basis.dtype == np.float64
-    for blocks in ([rows[:6]], [rows], np.split(rows[:6], [2, 2, 5]), np.split(rows, [2, 2, 5])):
-        assert row_span(blocks) is None
+    assert row_span(np.split(rows[:5], [2, 2])).shape == (6, 4)
+    assert row_span([rows[:6]]) is row_span(np.split(rows, [2, 2, 5])) is None
 
     def enough():
         yield from (rows[:4], rows[4:6])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from singflow.analyses.geometry import null_space, random_basis, remove_null
+from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.metrics import (
     Removal,
     angle_deg,
@@ -79,22 +79,6 @@ def test_the_folded_translator_scores_as_the_projector_does_in_the_precision_of_
     assert single.original.dtype == single.removed.dtype == np.float32
 
 
-def test_scores_in_single_precision_are_mpmaths():
-    generator = np.random.default_rng(3)
-    width, dim = 1280, 384
-    basis = random_basis(width, 280, seed=0, draw=0)
-    translator = Affine(np.float32(0.05) * single(generator, dim, width), single(generator, dim))
-    features = np.abs(single(generator, 4, width))
-    text = unit(generator.standard_normal((4, dim))).astype(np.float32)
-    removal = remove(features, translator, subspace_translator(translator, basis))
-    wide, rows = translator.astype(np.float64), features.astype(np.float64)
-    original, equivalent = wide(rows), wide(remove_null(rows, basis))
-    for row in range(4):
-        assert abs(removal.image_score()[row] - exact_angle(original[row], equivalent[row])) <= 1e-5
-        attribute = exact_angle(original[row], text[row]) - exact_angle(equivalent[row], text[row])
-        assert abs(removal.attribute_score(text)[row] - attribute) <= 1e-5
-
-
 @pytest.mark.parametrize("share", [1e-12, 1e-6, 1e-3, 0.3, 1.0, 1.7, 1 - 1e-3, 1 - 1e-5])
 @pytest.mark.parametrize("turn", [0.0, 1e-9, 1e-4, 0.7, np.pi / 2])
 def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are_mpmaths(
@@ -116,17 +100,6 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
         assert abs(before[0] - exact_angle(original, text)) <= 2e-6
         assert abs(after[0] - exact_angle(equivalent, text)) <= 2e-6
         assert removal.attribute_score(text[None])[0] == before[0] - after[0]
-
-
-def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
-    generator = np.random.default_rng(2)
-    original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
-    removed *= np.geomspace(1e-9, 1e-2, 300, dtype=np.float32)[:, None]
-    # from 100 on, original - removed still has digits in float64 for the reference
-    pairs = zip(original[100::8], removed[100::8], strict=True)
-    expected = [exact_angle(o, o.astype(np.float64) - r) for o, r in pairs]
-    found = Removal(original, removed).image_score()[100::8]
-    np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
 def test_angles_to_and_scores_of_a_row_without_a_direction_are_refused():
@@ -178,20 +151,6 @@ def test_contrastive_as_is_as_toward_the_own_label_less_the_mean_over_all_others
     removal, texts = Removal(original, removed), texts.astype(np.float32)
     np.testing.assert_allclose(contrast_deg(removal, texts, own), expected, atol=1e-6)
     assert np.isnan(contrast_deg(removal, texts[:1], np.zeros(6, int))).all()
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(0.2, 1.2), st.floats(-0.9, 0.9))
-def test_a_shift_common_to_all_texts_gives_contrastive_as_0_whatever_as_it_gives(
-    seed, labels, cone, size
-):
-    generator = np.random.default_rng(seed)
-    axis, aside, *axes = random_basis(16, 2 + labels, seed, 0).T
-    texts = np.cos(cone) * axis + np.sin(cone) * np.array(axes)  # on a cone around the axis
-    original = axis + generator.uniform(0.5, 2, (5, 1)) * aside
-    removal, own = Removal(original, size * axis[None] * np.ones((5, 1))), np.arange(5) % labels
-    np.testing.assert_allclose(contrast_deg(removal, texts.astype(np.float32), own), 0, atol=1e-4)
-    away = removal.attribute_score(texts[own])
-    assert (np.sign(away) == -np.sign(size)).all() if abs(size) > 0.01 else (abs(away) < 1).all()
 
 
 rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(

@@ -98,13 +98,10 @@ def test_the_principal_perturbation_lowers_the_predicted_logit_most_of_all_of_it
 
 
 def test_the_summary_is_the_moments_and_wilsons_interval():
-    generator = np.random.default_rng(0)
-    effects = pd.DataFrame({"perturbation": np.tile(PERTURBATIONS, 50)}).assign(
-        norm=generator.uniform(1, 2, 150),
-        logit_change=generator.gamma(2, size=150),
-        softmax_change=generator.uniform(size=150),
-        top1_changed=generator.uniform(size=150) < 0.2,
-    )
+    drawn = np.random.default_rng(0).uniform(1, 2, (150, 3))
+    effects = pd.DataFrame(drawn, columns=["norm", "logit_change", "softmax_change"])
+    changed, kinds = drawn[:, 0] < 1.2, np.tile(PERTURBATIONS, 50)
+    effects = effects.assign(perturbation=kinds, top1_changed=changed)
     table = summarize_validation(effects, 0.9)
     assert table["perturbation"].tolist() == PERTURBATIONS
     row, mine = table.iloc[1], effects[effects["perturbation"] == "random"]

@@ -259,11 +259,9 @@ def test_the_correlation_of_five_models_or_more_is_that_of_a_hand_computation():
     x = np.array([0.6, 0.7, 0.75, 0.8, 0.9, np.nan])
     y = np.array([0.5, 0.7, 0.625, 0.6, 0.7, 0.4])
     row = correlate(x, y, 0.95)
-    # deviations (-.15, -.05, 0, .05, .15) and (-.125, .075, 0, -.025, .075)
-    r = 0.025 / np.sqrt(0.05 * 0.0275)
-    ends = np.tanh(np.arctanh(r) + np.array([-1, 1]) * 1.959963984540054 / np.sqrt(5 - 3))
-    expected = {"pearson": r, "pearson_low": ends[0], "pearson_high": ends[1], "pearson_n": 5}
-    assert row == pytest.approx(expected)
+    r = 0.025 / np.sqrt(0.05 * 0.0275)  # sums over deviations from the means
+    low, high = np.tanh(np.arctanh(r) + np.array([-1, 1]) * 1.959963984540054 / np.sqrt(5 - 3))
+    assert [*row.values()] == pytest.approx([r, low, high, 5])
     for few, same in ((x[:4], y[:4]), (np.full(6, 0.6), y)):
         assert correlate(few, same, 0.95)["pearson"] is None
 

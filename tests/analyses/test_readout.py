@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
 from singflow.analyses.evidence import Distances, Landmarks, nested_groups
-from singflow.analyses.readout import OWN, Exact, Fit, Moments, Nystroem, Targets, select
+from singflow.analyses.readout import OWN, Exact, Fit, Nystroem, Targets, select
 from tests.analyses.test_bands import refit
 
 WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0, 0.02], strict=True))
@@ -125,16 +125,6 @@ def test_residuals_are_the_errors_and_are_those_of_scikit_learn(fit):
     np.testing.assert_allclose(np.concatenate([errors[1] for _, errors in pieces]), alone)
 
 
-def test_the_error_of_b_is_that_of_scikit_learns_plain_fit_on_folds_left_out_one_by_one():
-    block, penalty = planted(), 0.3
-    readouts, kernel, _, null = exact(block)
-    total = 0.0
-    for fold in (1, 4):
-        judged = block.fold == fold
-        total += np.square(refit(kernel, null, ~judged, judged, penalty)).sum()
-    assert readouts.null_error(penalty, (1, 4)) == pytest.approx(total)
-
-
 def test_derived_columns_are_the_prediction_the_last_columns_and_b():
     block, rng = planted(), np.random.default_rng(1)
     mix, noise, leak = (rng.standard_normal((rows, 4)) for rows in (3, 2, 7))
@@ -190,41 +180,6 @@ def test_landmarks_that_are_all_images_give_the_exact_read_outs_also_of_columns_
     for fit in FITS:
         wanted, found = ({"": form.errors_without(fit, pairs)} for form in forms)
         alike(found, wanted, ALIKE)
-
-
-def test_blocks_of_any_size_give_the_same_and_threads_give_it_to_the_last_bit():
-    block = planted()
-    wanted = everything(nystroem(block, 50), block)
-    alike(everything(nystroem(block, 50, 7), block), wanted, ALIKE)
-    for name, value in everything(nystroem(block, 50, threads=3), block).items():
-        np.testing.assert_array_equal(value, wanted[name], err_msg=name)
-
-
-def test_half_of_the_images_as_landmarks_are_close_to_all_of_them():
-    block = planted(n=300, r=4, leak=0.5)
-    whole, half = exact(block)[0], nystroem(block, 150)
-    variance = np.square(block.embeddings - block.embeddings.mean(0)).sum()
-
-    def error(readouts, fit):
-        return np.sum(readouts.errors(fit, range(5), squares(5))) / variance
-
-    for fit in FITS:
-        assert error(half, fit) == pytest.approx(error(whole, fit), rel=0.05)
-    gain = [error(form, FITS[0]) - error(form, Fit(1.0, 1.0)) for form in (whole, half)]
-    assert gain[1] == pytest.approx(gain[0], rel=0.1) and gain[0] > 0.05
-
-
-def test_sums_about_a_mean_are_those_of_centred_rows():
-    rng = np.random.default_rng(0)
-    x, t = rng.standard_normal((20, 4)) + 2.0, rng.standard_normal((20, 3)) - 1.0
-    first, second, whole = (Moments(4, 3) for _ in range(3))
-    for moments, rows in ((first, slice(7)), (second, slice(7, None)), (whole, slice(None))):
-        moments.add(x[rows], t[rows])
-    joined = Moments.over([first, second])
-    for name, value in vars(whole).items():
-        np.testing.assert_allclose(getattr(joined, name), value)
-    assert first.n == 7, "the parts stay as they are"
-    np.testing.assert_allclose(joined.about(np.ones(4)), (x - 1).T @ (x - 1))
 
 
 def errors_at(readouts, fit, targets):

@@ -43,16 +43,6 @@ def test_intervals_cover_a_mean_over_images_or_over_classes_in_93_to_97_percent(
     assert 0.93 <= hits / 1000 <= 0.97
 
 
-def test_the_standard_error_is_that_of_classes_drawn_whole():
-    generator = np.random.default_rng(2)
-    codes = generator.integers(0, 30, 300)
-    values = generator.standard_normal(30)[codes] + generator.standard_normal(300)
-    means, units = resampled_means(values[:, None], pd.Series(codes), 4000, seed=0)
-    residuals = np.bincount(codes, values - values.mean())
-    assert means.std() == pytest.approx(np.sqrt(30) * residuals.std() / 300, rel=0.05)
-    assert units == 30
-
-
 def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
     columns = np.random.default_rng(3).standard_normal((20, 2))
     labels = pd.Series([f"label {n}" for n in range(20)])

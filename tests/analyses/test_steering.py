@@ -120,27 +120,8 @@ def test_attribute_scores_are_the_falls_of_the_angles_whatever_the_length_of_the
         )
         expected = np.degrees(np.arccos(before) - np.arccos(after))
         np.testing.assert_allclose(scores[column], expected, atol=1e-9)
-    for scale in (1e-6, 3.0, 1e6):
-        given = weight, basis, translator, features
-        scaled = scores_of(*given, scale * text, 10)
-        pd.testing.assert_frame_equal(scaled, scores_of(*given, text, 10))
-
-
-def test_a_real_size_head_keeps_its_logits_however_far_the_step_in_proportion_to_it():
-    weight, basis, translator, features, text = planted(4, classes=500, width=800, dim=64, n=32)
-    weight *= 0.05
-    for target in (5, 20, 60):
-        scores = scores_of(weight, basis, translator, features, text, target)
-        assert scores["reachable"].all()
-        assert scores["logit_change"].max() <= 1e-4
-        np.testing.assert_allclose(scores["is_deg"], target, atol=1e-5)
-    directions = directions_of(basis, translator, features, text)
-    limit = directions.limit_deg()
-    scores = scores_of(weight, basis, translator, features, text, limit.min() - 1e-7)
-    far = scores.loc[limit.argmin()]
-    assert far["reachable"] and far["step"] > 1e6
-    assert abs(far["is_deg"] - far["target_is_deg"]) <= 1e-3
-    assert far["logit_change"] < 1e-6 * far["step"]
+    given = weight, basis, translator, features
+    pd.testing.assert_frame_equal(scores_of(*given, 1e6 * text, 10), scores_of(*given, text, 10))
 
 
 def test_without_null_space_nothing_is_reachable_and_nothing_comes_nearer():
@@ -164,15 +145,6 @@ def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_di
     met = translator(features[:1].astype(np.float64))[0]
     scores = scores_of(weight, basis, translator, features, met, 1)
     assert scores["reachable"].tolist() == [False] + [True] * 11
-
-
-def test_a_direction_is_found_however_far_the_embeddings_are_from_zero_but_not_at_zero():
-    _, basis, translator, features, text = planted(8)
-    far = Affine(translator.weight, translator.bias * 1e8)
-    length = np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1)
-    np.testing.assert_allclose(length, 1, rtol=1e-6)
-    silent = Affine(translator.weight, np.zeros(9))
-    refused("zero vector", directions_of, basis, silent, np.zeros_like(features), text)
 
 
 def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that_do_not():

@@ -11,7 +11,7 @@ from singflow.analyses.maps import Maps, TextMap
 from singflow.photo.analysis import Movement
 from singflow.photo.analyzer import Result
 from singflow.photo.facts import describe, map_notes
-from singflow.photo.figure import draw, map_panels
+from singflow.photo.figure import draw
 from singflow.towers.live import NO_POSITIONS
 from tests.figures.drawn import words
 from tests.photo.handmade import analysis_of
@@ -125,13 +125,6 @@ def test_all_texts_of_a_photo_have_one_scale_which_the_figure_says():
     told = words(figure).replace("\n", " ")
     assert "farther -0.5°" in told and "0.5° nearer" in told and "one scale for all maps" in told
     assert "AS +0.05°" in told and "AS -0.50°" in told
-
-
-def test_several_models_share_a_scale_that_is_given():
-    of_model = Maps([text_map("weak", 0.05)], WHOLE)
-    grey = Image.new("L", (40, 40), 128).convert("RGB")
-    faint, full = (map_panels(grey, of_model, most)[0][1] for most in (0.5, 0.05))
-    assert 0 < 5 * strength(faint) < strength(full)
 
 
 def test_a_photo_without_maps_has_a_figure_without_colour_that_says_why():

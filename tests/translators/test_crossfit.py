@@ -133,15 +133,6 @@ def test_the_best_lambda_is_at_the_edge_by_its_value_and_the_last_of_equal_ones(
         assert (lambdas[validation.best], validation.at_edge) == (best, at_edge)
 
 
-def test_lambdas_within_one_standard_error_are_counted_over_the_folds_that_judge():
-    # of the best, folds of 10 and 20 images have the means 1 and 2: 1.5 +- 0.5
-    errors = [[20, 10, 18, 21], [30, 40, 44, 45], [0, 0, 0, 0]]
-    validation = validation_of(errors, [1, 2, 3, 4], n=(10, 20, 0))
-    assert validation.best == 1
-    assert validation.within_one_error == [1, 2, 3]
-    assert validation_of([[3, 2, 1], [0, 0, 0]], [1, 2, 3], n=(10, 0)).within_one_error == [3]
-
-
 def test_values_that_are_all_alike_are_refused():
     for array, message in (
         ("embeddings", "every held-out embedding is the mean of the training embeddings, so there"),

@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
-from singflow.translators.networks import LOSSES, Pairs, best_epoch, load_network, train
+from singflow.translators.networks import Pairs, best_epoch, load_network, train
 from singflow.translators.parameters import Training
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine, RidgeStatistics
@@ -123,15 +123,6 @@ def test_a_bent_map_is_translated_better_than_by_ridge_a_straight_one_not(kind, 
     bent, level = (made.train(**wanted)[1]["validation_r2"] for made in (study, straight))
     assert bent > ridge_r2(study) + 0.2
     assert ridge_r2(straight) - 0.15 < level < ridge_r2(straight) + 0.01
-
-
-def test_losses_are_their_closed_forms():
-    predicted, target = np.random.default_rng(0).standard_normal((2, 30, 5))
-    mse = mean_squared_error(target, predicted)
-    cosine = paired_cosine_distances(predicted, target).mean()
-    for loss, expected in {"mse": mse, "cosine": cosine, "both": mse + cosine}.items():
-        found = LOSSES[loss](torch.from_numpy(predicted), torch.from_numpy(target)).item()
-        assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_an_untrained_network_is_the_constant_baseline_and_an_epoch_meets_every_row_once(study):

@@ -17,7 +17,6 @@ from singflow.translators import reference
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import read_crossfitted
 from singflow.translators.reference import check_reference, fingerprint, training_images
-from tests.kills import killed
 from tests.project import ROOT
 from tests.refusals import refused
 from tests.results import Results
@@ -26,8 +25,7 @@ LITE0, MINILM = "efficientnet_lite0", "conse_minilm"
 KNOWN = [LITE0, "animals_lite0", "efficientnet_lite1", "resnet50"]
 MODELS = resolve_models(ROOT / "config/models.yaml", KNOWN)
 SPACES = resolve_spaces(ROOT / "config/spaces.yaml", [MINILM, "clip_vit_l14"])
-PROGRAM = ROOT / "reference/pack.py"
-pack = runpy.run_path(str(PROGRAM))["pack"]
+pack = runpy.run_path(str(ROOT / "reference/pack.py"))["pack"]
 
 
 def results_in(folder, models=(LITE0,), images=6, shards=2, folds=None, **facts):
@@ -95,20 +93,17 @@ def test_with_a_reference_no_image_is_in_sample_and_the_reference_trains_alone(t
     assert (translators.fold >= 0).sum() == 4
 
 
-@pytest.mark.parametrize(("images", "folds"), [(2, 2), (3, 3), (2, 0)])
-def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images, folds):
-    own = results_in(tmp_path / "own", images=images, shards=1, folds=folds or 2)
+@pytest.mark.parametrize("folds", [0, 2])
+def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, folds):
+    own = results_in(tmp_path / "own", images=2, shards=1, folds=2)
     report, translators = fitted(tmp_path, None, folds)
-    assert report["folds"] == folds and report["n_validation"] == (images if folds else 1)
+    assert report["folds"] == folds and report["n_validation"] == 1 + bool(folds)
     shard = own / "embeddings" / MINILM / "shard-00000.safetensors"
     embeddings = read_tensors(shard, ["embeddings"])[0]["embeddings"]
-    if images == 2:
-        assert report["validation_r2"] == report["held_out_r2"] == 0
-        assert not report["lambda_at_edge"]
-        of_folds = translators.members[:-1] if folds else translators.members
-        for number, translator in enumerate(of_folds):
-            assert not translator.weight.any()
-            np.testing.assert_allclose(translator.bias, embeddings[1 - number], rtol=1e-6)
+    assert report["validation_r2"] == report["held_out_r2"] == 0 and not report["lambda_at_edge"]
+    for number, translator in enumerate(translators.members[: folds or 1]):
+        assert not translator.weight.any()
+        np.testing.assert_allclose(translator.bias, embeddings[1 - number], rtol=1e-6)
     assert np.isfinite(report["validation_cosine"]) and np.isfinite(translators.whole.weight).all()
 
 
@@ -137,10 +132,6 @@ def test_images_that_were_made_in_another_way_are_refused(tmp_path):
 LITE0_SHARD, MANIFEST = f"features/{LITE0}/shard-00000.safetensors", "data/manifest.parquet"
 
 
-def headed(header):
-    return lambda path: path.write_bytes(len(header).to_bytes(8, "little") + header)
-
-
 def with_features(change):
     def changed(path):
         tensors, made = read_tensors(path, ["features", "image_id", "view"])
@@ -156,8 +147,6 @@ def unhashed(path):
 def test_a_reference_that_was_tampered_with_is_refused(tmp_path):
     own = paired(results_in(tmp_path / "own"))
     for file, change, words in (
-        (LITE0_SHARD, headed(b"[" * 10**5), "not readable as safetensors"),
-        (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not readable"),
         (LITE0_SHARD, with_features(lambda rows: rows[:, :4]), "with width 4 instead of 5"),
         (LITE0_SHARD, with_features(lambda rows: rows * np.float64(1e200)), "beyond float32"),
         (MANIFEST, unhashed, "has rows without sha256"),
@@ -245,18 +234,6 @@ def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tm
         assert after["features"].dtype == np.float32
         np.testing.assert_array_equal(after["features"], before["features"].astype(np.float16))
         np.testing.assert_array_equal(same, targets)
-
-
-@pytest.mark.nightly
-def test_a_killed_packing_leaves_no_part_of_a_reference_and_the_same_call_ends_it(tmp_path):
-    results_in(tmp_path / "other")
-    lines = f"import runpy\npack = runpy.run_path({str(PROGRAM)!r})['pack']\n"
-    lines += "pack(Path('other'), Path('packed'))"
-    for moves in killed(lines, tmp_path):
-        left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
-        assert left == {"other"} or moves > 2
-    assert {path.name for path in tmp_path.iterdir()} == {"other", "packed"}
-    assert pack(tmp_path / "other", tmp_path / "again") == size(tmp_path / "packed")
 
 
 def test_a_reference_that_cannot_be_packed_is_refused(tmp_path):

@@ -72,7 +72,6 @@ def test_what_is_no_linear_release_is_refused_and_its_code_not_run(tmp_path):
             {},
             r"best.pt: holds tensors .*\(3, 4\).* says .*\(3, 5\)",
         ),
-        (STATE | {"note": "text"}, {}, r"holds tensors"),
         (torch.zeros(3, 5), {}, r"holds tensors"),
         (STATE | {"weight": torch.full((3, 5), float("nan"))}, {}, "NaN or infinite"),
         ({"weight": Payload(), "bias": torch.zeros(3)}, {}, "best.pt: not readable as tensors"),
@@ -81,7 +80,6 @@ def test_what_is_no_linear_release_is_refused_and_its_code_not_run(tmp_path):
         (STATE, {"embedding_backend": "other"}, "unknown embedding_backend 'other'"),
         (STATE, {"checkpoint_file": "../best.pt"}, "may hold only letters"),
         (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: not readable as tensors"),
-        (STATE, {"in_dim": "5"}, "in_dim: '5'"),
         (STATE, {"more": 1}, "more: unknown key"),
     ):
         with contextlib.chdir(tmp_path):
@@ -154,7 +152,6 @@ def test_a_translator_is_taken_for_its_own_model_and_space_alone(tmp_path):
     for released, model, space, message in (
         ({}, "resnet50", "", f"{DENSENET}, not for torchvision/resnet50.IMAGENET1K_V1"),
         ({"model_name": "deit"}, "densenet121", "", f"{DEIT}, not for {DENSENET}"),  # as wide
-        ({"in_dim": 1280}, "densenet121", "", r"shape \(768, 1280\), but .* needs \(768, 1024\)"),
         ({"model_name": RESNET18}, RESNET18, "", r"\(768, 1024\), but .* needs \(768, 512\)"),
         ({"model_name": "dinov2", "in_dim": 2048}, DINO, "", "hub alone: write its feature_dim"),
         ({}, "densenet121", "eva02_l14", "ViT-L-14-quickgelu/openai, not for EVA02-L-14/merged2b"),

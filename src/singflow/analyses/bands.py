@@ -75,21 +75,8 @@ def descend(
 ) -> np.ndarray:
     """Position of the least error of each target, by steps to the neighbours of the best place.
 
-    Parameters
-    ----------
-    errors : function of int and ndarray
-        Errors of some targets at a place.
-    made : ndarray (places, t)
-        Errors that are known, else infinite; is filled.
-    wanted : ndarray of bool (places, t)
-        Where the walks begin.
-    scale : ndarray (t,)
-        See first_best.
-
-    Returns
-    -------
-    ndarray (t,)
-        Positions of the least errors.
+    errors: of some targets at a place. made: (places, t), errors that are known, else infinite; is
+    filled. wanted: (places, t) bool, where the walks begin. scale: (t,), see first_best.
     """
     places, walked = np.arange(len(made))[:, None], wanted.any(axis=0)
     while wanted.any():
@@ -108,15 +95,9 @@ class Bands:
     starts with the same weight, and no band can hold the mean. With the means over the landmarks,
     it is level * (k(x, z) - mean_z k(x, z) - mean_x k(x, z) + mean_xz k(x, z)), as in kernel PCA.
 
-    Parameters
-    ----------
-    principal : ndarray (L, r)
-        Principal coordinates of the landmarks.
-    logits : ndarray (L, C)
-        Their logits.
-    covariance : ndarray (r, r), optional
-        Of the principal coordinates of all images; by default of the landmarks, which are too few
-        to find the leading directions where they are about as many as coordinates.
+    principal, logits: of the landmarks, (L, r) and (L, C). covariance: (r, r) of the principal
+    coordinates of all images; by default of the landmarks, which are too few to find the leading
+    directions where they are about as many as coordinates.
     """
 
     def __init__(
@@ -271,26 +252,10 @@ def search_weights(
 ) -> list[dict[str, float]]:
     """For each target the candidate whose kernel ridge regression has the least error.
 
-    Parameters
-    ----------
-    kernels : mapping of str to ndarray (n, n)
-        The bands among some images.
-    target : ndarray (n, t, m)
-        What is read out, for t targets.
-    fold : ndarray (n,)
-        Folds of the images: errors are cross-validated.
-    scale : ndarray (t,)
-        Variances of the embeddings: what errors are compared with.
-    threads : int
-        Candidates that are tried at once.
+    kernels: the bands (n, n) among some images. target: (n, t, m), what is read out, for t targets.
+    fold: (n,); errors are cross-validated. scale: (t,), variances of the embeddings, which errors
+    are compared with. threads: candidates that are tried at once.
 
-    Returns
-    -------
-    list of dict
-        Weights of the bands, by target.
-
-    Notes
-    -----
     Every second penalty counts, and the walk begins at MIDDLE. The errors on a fold S are those of
     a refit without it, (M_SS)^-1 (M t)_S (see `readout.Exact`), with
     M = U diag(1 / (s + penalty)) U^T - 1 1^T / (n penalty). One decomposition K = U diag(s) U^T

@@ -168,10 +168,7 @@ def read_scan(path: Path, names: Path, moments: Sequence[str]) -> Scan:
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
     """Positions of the `count` lowest values, or of all: lowest first, ties by position."""
-    if count >= len(values):
-        return np.argsort(values, kind="stable")
-    near = np.flatnonzero(values <= np.partition(values, count)[count])
-    return near[np.argsort(values[near], kind="stable")][:count]
+    return np.argsort(values, kind="stable")[:count]
 
 
 def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
@@ -197,16 +194,14 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     """Candidates for spurious cues: concepts near a label in angle that null removal does not move.
 
     A small AS of a loosely related concept can indicate a spurious correlation (section 4.3): what
-    stays near the label without the null space is visible to the logits. A concept is a candidate
-    for a label if it is among the `nearest` concepts of the label, the size of its contrast is at
-    most the label's median over all concepts, it is nearer to this label than to the average label
-    (not required if there is one label only), and it does not name the label. A person has to check
-    the candidates: the angle cannot tell a cue beside the object from a part of the object. If the
-    median is 0, nothing was removed and there are no candidates.
+    stays near the label without the null space is visible to the logits. A candidate is among the
+    `nearest` concepts of a label, the size of its contrast is at most the label's median over all
+    concepts, it is nearer to this label than to the average label (if there are several), and does
+    not name the label. A person has to check the candidates: the angle cannot tell a cue beside the
+    object from a part of it. If the median is 0, nothing was removed, and there are none.
 
-    Columns: label and concept (positions), place among the label's nearest concepts, lift_deg (mean
-    angle over all labels minus the angle to this label; NaN for a single label),
-    contrast_abs_median_deg.
+    Columns: label and concept (positions), place, lift_deg (mean angle over all labels minus the
+    angle to this label; NaN for a single label), contrast_abs_median_deg.
     """
     rows = []
     several = len(scan.labels) > 1
@@ -236,25 +231,12 @@ def mentions(concept: str, label: str) -> bool:
     return any(f" {wanted}{ending} " in f" {phrase} " for ending in ("", "s", "es"))
 
 
-def t_interval(
-    mean: np.ndarray, std: np.ndarray, n: np.ndarray, confidence: float, looked_at: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper ends of simultaneous Student-t intervals of means over n images.
-
-    By Bonferroni's inequality they hold together (coverage `confidence`), whichever of the
-    `looked_at` means are picked. std has the divisor n. The ends are NaN where n < 2.
-    """
-    freedom = np.where(n > 1, n - 1, np.nan)
-    quantile = -scipy.special.stdtrit(freedom, (1 - confidence) / 2 / looked_at)
-    half = quantile * std / np.sqrt(freedom)
-    return mean - half, mean + half
-
-
 def with_numbers(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.DataFrame:
     """`cells` (positions of labels and concepts) with their names, n and degrees.
 
-    The intervals of the contrast hold together over all labels and concepts of the scan, because
-    cells may be picked for standing out. `confidence` is their joint coverage.
+    Student-t intervals of the contrast hold together over all labels and concepts of the scan (by
+    Bonferroni's inequality), because cells may be picked for standing out. `confidence` is their
+    joint coverage. Moments have the divisor n. The ends are NaN where n < 2.
     """
     label, concept = (cells[name].to_numpy() for name in ("label", "concept"))
     angle, score, size, spread = (
@@ -262,15 +244,17 @@ def with_numbers(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.DataF
         for name in ("angle_mean", "as_mean", "as_abs_mean", "contrast_std")
     )
     n, middle = scan.n[label], score - scan.common[label]
-    low, high = t_interval(middle, spread, n, confidence, scan.contrast.size)
+    freedom = np.where(n > 1, n - 1, np.nan)
+    quantile = -scipy.special.stdtrit(freedom, (1 - confidence) / 2 / scan.contrast.size)
+    half = quantile * spread / np.sqrt(freedom)
     return cells.assign(
         label=np.array(scan.labels, dtype=object)[label],
         concept=np.array(scan.concepts, dtype=object)[concept],
         n=n,
         angle_mean_deg=angle,
         contrast_deg=middle,
-        contrast_deg_low=low,
-        contrast_deg_high=high,
+        contrast_deg_low=middle - half,
+        contrast_deg_high=middle + half,
         as_mean_deg=score,
         as_abs_mean_deg=size,
     )

@@ -89,24 +89,11 @@ class EvidenceSettings(Section):
 
 
 def spell(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Embeddings that a model's logits spell: functions of the principal coordinates alone.
+    """Embeddings (OWN_WORDS, n, m) that logits (n, C) spell (Norouzi et al. 2014, ConSE).
 
-    Parameters
-    ----------
-    logits : ndarray (n, C)
-        Logits of the model.
-    texts : ndarray (C, m)
-        Unit embeddings of the texts of its classes.
-
-    Returns
-    -------
-    ndarray (OWN_WORDS, n, m)
-        Unit vectors: means of the texts weighted by the TOP largest values of softmax(logits / T)
-        for T = 0.5, 1, 2, by all values for T = 4, and the text of the top class.
-
-    References
-    ----------
-    Norouzi et al. 2014 (ConSE).
+    They are unit vectors: means of the texts (C, m) of the classes weighted by the TOP largest
+    values of softmax(logits / T) for T = 0.5, 1, 2, by all values for T = 4, and the text of the
+    top class. So they are functions of the principal coordinates alone.
     """
     n, classes = logits.shape
     top = (
@@ -355,38 +342,17 @@ def unique_r2(
     penalties: Sequence[float] = PENALTIES,
     own: Sequence[float] = OWN,
 ) -> tuple[list[JackknifeEstimate], Selected]:
-    """D of every target; intervals from refits that leave one group of images out.
+    """D of every target, with its interval, and the read-outs behind them.
 
     D = (sum |e|^2 - sum |e_b|^2) / sum |z - mean z|^2 over images that the fits left out, with the
-    errors e without b and e_b with b.
+    errors e without b and e_b with b. `distances` has the denominators.
 
-    Parameters
-    ----------
-    readouts : ReadOuts
-        Read-outs of the targets' columns.
-    targets : Targets
-        The targets.
-    distances : Distances
-        Of the embeddings.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    intervals : ndarray of bool (targets,), optional
-        Targets that get an interval; by default all.
-    penalties, own : sequences of float
-        Penalties that are tried, from the largest on, and weights of b, from 0 on.
+    Intervals are from refits that leave one group of images out. The estimate without a group is
+    what the study would say if the group were not there: no fit sees it, and no error is counted on
+    it. The penalties and the weight of b stay. There is no interval where leaving out a fold and a
+    group leaves fewer than two images, or for a target that is False in `intervals`.
 
-    Returns
-    -------
-    estimates : list of JackknifeEstimate
-        By target.
-    selected : Selected
-        The read-outs behind them.
-
-    Notes
-    -----
-    The estimate without a group is what the study would say if the group were not there: no fit
-    sees it, and no error is counted on it. The penalties and the weight of b stay. There is no
-    interval where leaving out a fold and a group leaves fewer than two images.
+    penalties, own: those that are tried, from the largest penalty on, and from no weight of b on.
     """
     variance, total = targets.variance, distances.total()
     selected = select(readouts, targets, total, penalties, own)
@@ -522,7 +488,6 @@ class Planted:
         draws: int,
         most: int,
         seed: int,
-        shares: Sequence[float] = SHARES,
     ) -> "Planted":
         """Plant leaks.
 
@@ -562,7 +527,7 @@ class Planted:
             leaked, plain_last = (start + 2 * q, wide - 1), (wide - 1, wide - 1)
             pairs += [np.stack([base, base], 1), np.stack([base, hidden], 1)]
             pairs += [np.stack([hidden, hidden], 1), np.array([leaked, plain_last])]
-        planted = [(EVEN, 0.0), *((kind, share) for share in shares for kind in (EVEN, FIRST))]
+        planted = [(EVEN, 0.0), *((kind, share) for share in SHARES for kind in (EVEN, FIRST))]
         weights = np.zeros((3 * q + 2, len(planted)))  # of the pairs of a draw
         weights[:q] = 1.0
         for place, (kind, share) in enumerate(planted):
@@ -633,14 +598,12 @@ def unique_meaning(
 
     The facts and the planted leaks are for <model>.json and <model>.parquet in evidence/<space>.
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
-    classes in other words (for the blind check); None where classes have no names. confidence:
-    coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a
-    shape, in memory or in a file, for the residuals. threads: fits that are computed at once, with
-    one BLAS thread each; they change no result.
+    classes in other words (for the blind check); None where classes have no names. seed: of planted
+    leaks and landmarks. keep: makes an array of a shape, in memory or in a file, for the residuals.
+    threads: fits at once, with one BLAS thread each; they change no result.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
-    or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
-    three groups, or where leaving out a fold and a group leaves fewer than two images.
+    or where leaving out a fold leaves fewer than two images. For intervals see unique_r2().
     """
     with threadpool_limits(1):
         distances = Distances()
@@ -693,14 +656,8 @@ def unique_meaning(
         leaks, _ = unique_r2(
             planted.readouts, planted.targets, distances, confidence, None, penalties
         )
-        table = _table(
-            [
-                (kind, share, draw, leak.unique_r2, leak.low, leak.p(margin))
-                for kind, share, draw, leak in zip(
-                    planted.kind, planted.share, planted.draw, leaks, strict=True
-                )
-            ]
-        )
+        placed = zip(planted.kind, planted.share, planted.draw, leaks, strict=True)
+        table = _table([(*of, leak.unique_r2, leak.low, leak.p(margin)) for *of, leak in placed])
         facts |= {
             "unique_r2": real.unique_r2,
             "unique_r2_low": real.low,
@@ -793,10 +750,10 @@ def detectable(planted: pd.DataFrame, kind: str, level: float) -> float | None:
     return float(size) if np.isfinite(size) else None
 
 
-def gain(planted: pd.DataFrame, share: float = 0.1) -> float:
-    """The share of an evenly spread leak that D shows."""
+def gain(planted: pd.DataFrame) -> float:
+    """The share of an evenly spread leak of 10 % that D shows."""
     mean = planted[planted["kind"] == EVEN].groupby("share")["unique_r2"].mean()
-    return float((mean[share] - mean[0.0]) / share)
+    return float((mean[0.1] - mean[0.0]) / 0.1)
 
 
 def turn_deg(unique_r2: float | None, own_words: FittedOwnWords, r2: float) -> float | None:

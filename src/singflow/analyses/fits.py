@@ -1,17 +1,15 @@
 """Fits to training images, which a new image is compared with: chance, and images like it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from singflow.analyses.evidence import OwnWords
-from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
+from singflow.analyses.floor import Refitted, Refitting, SplitHead
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal
 from singflow.translators.crossfit import WHOLE
-from singflow.translators.reference import Images, together
+from singflow.translators.reference import Images, whole_features
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 
@@ -75,29 +73,19 @@ def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) ->
 def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) -> Fits:
     """Fit to training images; the draws are translators of chance."""
     axes = coordinate_axes(head.principal, head.null, images.features_alone)
-    rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
     member_of = np.full(len(images.manifest), WHOLE, np.int32)
-    cluster = pd.factorize(together(images.manifest))[0]
-    refits = Refits.prepare(rows, sums, cluster, member_of, penalty, how.threads)
-    del sums
+    refits, _ = how.refits(images, head, axes, own_words, member_of)
+    origin = refits.rows.origin.astype(np.float32)
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
         """The translator of coordinates, whose origin goes into the constant."""
         weight = made[WHOLE].weight
-        return weight, made[WHOLE].constant - rows.origin.astype(np.float32) @ weight
+        return weight, made[WHOLE].constant - origin @ weight
 
     drawn = refits.over_signs(of_coordinates, how.draws, how.seed, how.threads)
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
-    energy, mean, cosine = _null_components(images, head.null)
-    return Fits(
-        null_energy=energy,
-        mean_null=mean,
-        alignment=cosine,
-        principal_axes=axes.principal,
-        null_axes=axes.null,
-        chance_weight=weight,
-        chance_constant=constant,
-    )
+    of_images = _null_components(images, head.null)
+    return Fits(*of_images, axes.principal, axes.null, weight, constant)
 
 
 def _null_components(
@@ -106,16 +94,10 @@ def _null_components(
     """Null energy (n,) of view 0, the mean null component (d,), and cosines (n,) to this mean."""
     energy, cosine = np.empty((2, len(images.manifest)))
     total = np.zeros(len(basis))
-
-    def whole() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for shard, _ in images:
-            rows = shard["view"] == 0
-            yield shard["image_id"][rows], shard["features"][rows]
-
-    for image_id, features in whole():
+    for image_id, features in whole_features(images):
         energy[image_id] = null_energy(features, basis)
         total += features.sum(axis=0, dtype=np.float64)
     mean = basis @ (basis.T @ total) / len(energy)
-    for image_id, features in whole():
+    for image_id, features in whole_features(images):
         cosine[image_id] = alignment(features, basis, mean)
     return energy, mean, cosine

@@ -209,32 +209,6 @@ class Refits:
     member_of: np.ndarray
     fits: dict[int, RefitBasis]
 
-    @classmethod
-    def prepare(
-        cls,
-        rows: Rows,
-        sums: GroupSums,
-        cluster: np.ndarray,
-        member_of: np.ndarray,
-        penalty: float,
-        threads: int | None,
-    ) -> "Refits":
-        """Prepare the fits that score the images, with the penalty of the translator.
-
-        sums: over coordinates and embeddings of the training rows. threads: as in map_apart().
-        """
-        *folds, whole = sums.split.fitted_on
-        numbered = dict(enumerate(folds)) | {WHOLE: whole}
-        needed = {number: numbered[number] for number in numbered if number in member_of}
-
-        def fit(groups: list[int]) -> RefitBasis:
-            own = sums.of(groups)
-            inverse = own.inverse(*penalties(own, [penalty])).astype(np.float32)
-            return RefitBasis(groups, inverse, own.feature_mean, own.n)
-
-        made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, cluster, member_of, made)
-
     def translators(self, signs: np.ndarray) -> dict[int, Refitted]:
         """Refit translators to embeddings whose remainders have other signs.
 
@@ -335,17 +309,38 @@ class Refitting:
     threads: int
     folder: Path
 
-    def read(
-        self, images: Images, head: SplitHead, axes: Axes, own_words: OwnWords
-    ) -> tuple[Rows, GroupSums, tuple[float, float]]:
-        """Rows of training images, sums over them, and lambda and R2 of the translator."""
+    def refits(
+        self,
+        images: Images,
+        head: SplitHead,
+        axes: Axes,
+        own_words: OwnWords,
+        member_of: np.ndarray | None = None,
+    ) -> tuple[Refits, float]:
+        """The fits to training images that score images, and R2 of the translator.
+
+        member_of: as in Refits; by default that of the training images.
+        """
         sums = GroupSums(images.split(self.folds))
         rows = Rows.read(images, head, axes, own_words, self.folder, sums)
-        if self.fitted is not None:
-            return rows, sums, self.fitted
-        validation = cross_validate(sums, self.lambdas, self.threads)
-        best = validation.best
-        return rows, sums, (self.lambdas[best], float(validation.r2[best]))
+        if self.fitted is None:
+            validation = cross_validate(sums, self.lambdas, self.threads)
+            penalty, r2 = self.lambdas[validation.best], float(validation.r2[validation.best])
+        else:
+            penalty, r2 = self.fitted
+        *folds, whole = sums.split.fitted_on
+        numbered = dict(enumerate(folds)) | {WHOLE: whole}
+        member_of = sums.split.member_of if member_of is None else member_of
+        needed = {number: numbered[number] for number in numbered if number in member_of}
+
+        def fit(groups: list[int]) -> RefitBasis:
+            own = sums.of(groups)
+            inverse = own.inverse(*penalties(own, [penalty])).astype(np.float32)
+            return RefitBasis(groups, inverse, own.feature_mean, own.n)
+
+        made = dict(zip(needed, map_apart(fit, needed.values(), self.threads), strict=True))
+        cluster = pd.factorize(together(images.manifest))[0]
+        return Refits(rows, sums.split.groups, cluster, member_of, made), r2
 
 
 def floor_of_images(
@@ -365,15 +360,12 @@ def floor_of_images(
         head.null,
         lambda: chain.from_iterable(images.features_alone() for images in pool),
     )
-    rows, sums, (penalty, r2) = how.read(pool.training, head, axes, own_words)
-    if pool.reference is None:
-        scored, member_of = rows, sums.split.member_of
-    else:
+    shared = pool.reference is None
+    member_of = None if shared else np.full(len(ids), WHOLE, np.int32)
+    refits, r2 = how.refits(pool.training, head, axes, own_words, member_of)
+    scored = refits.rows
+    if not shared:
         scored = Rows.read(pool.scored, head, axes, own_words, how.folder, None)
-        member_of = np.full(len(ids), WHOLE, np.int32)
-    cluster = pd.factorize(together(pool.training.manifest))[0]
-    refits = Refits.prepare(rows, sums, cluster, member_of, penalty, how.threads)
-    del sums
     floors, spread = refits.floor(scored, draws=how.draws, seed=how.seed, threads=how.threads)
     found = pd.DataFrame({"image_id": ids, "floor_is_deg": floors})
     return found, {"r2": r2, "floor_is_sd": spread}

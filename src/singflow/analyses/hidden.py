@@ -50,29 +50,11 @@ def clusters(copies: np.ndarray, seed: int) -> np.ndarray:
 
 
 def by_text(residuals: Residuals, texts: np.ndarray, question: Question) -> pd.DataFrame:
-    """D of each text, and whether it exceeds the margin.
+    """D of each text (T, m) of centred_texts(), with its interval and corrected p (columns TESTED).
 
-    Parameters
-    ----------
-    residuals : Residuals
-        Cross-fitted errors of the remainder, without and with b, of n images. Images of
-        a cluster are drawn together.
-    texts : ndarray (T, m)
-        Unit vectors, see centred_texts().
-    question : Question
-        How they are tested.
-
-    Returns
-    -------
-    DataFrame
-        A row for each text: unique_r2 and its interval unique_r2_low and unique_r2_high, and p,
-        corrected for the number of texts.
-
-    Notes
-    -----
     D_t = mean over images of [(e . t)^2 - (e_b . t)^2] / Var(z . t), for the errors e without and
     e_b with b. Studentized; step-down over the largest statistic (Romano and Wolf 2005), by a
-    multiplier bootstrap over images.
+    multiplier bootstrap over images. Images of a cluster are drawn together.
     """
     of_image = clusters(residuals.cluster, question.seed)
     n, count = len(of_image), int(of_image.max()) + 1

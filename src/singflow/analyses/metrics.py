@@ -252,11 +252,6 @@ def _angles(area2: np.ndarray, product: np.ndarray, *squares: np.ndarray) -> np.
     return np.degrees(np.arctan2(np.sqrt(np.maximum(area2, 0.0)), product))
 
 
-def translate(features: np.ndarray, translator: Affine) -> np.ndarray:
-    """T f + c for features (n, d), as one product in the features' type: (n, m)."""
-    return translator.astype(features.dtype)(features)
-
-
 def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal:
     """Translate features with and without a part of them, by two products in the features' type.
 
@@ -274,7 +269,8 @@ def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal
     Removal
         The translated features, and the part of them that the removal takes away.
     """
-    return Removal(translate(features, translator), translate(features, removed))
+    both = (of.astype(features.dtype)(features) for of in (translator, removed))
+    return Removal(*both)
 
 
 def angles_to_all_deg(units: np.ndarray, texts: np.ndarray) -> np.ndarray:

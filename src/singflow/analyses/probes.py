@@ -18,6 +18,7 @@ from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import PENALTY, Section
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
+from singflow.translators.crossfit import ALL_ALIKE, penalties
 from singflow.translators.ridge import Affine, RidgeStatistics
 
 Matrix = np.ndarray | Scratch
@@ -110,23 +111,6 @@ def assign_roles(manifest: pd.DataFrame) -> Roles:
     )
 
 
-def _finite(rows: Matrix, block: np.ndarray) -> np.ndarray:
-    values = rows[block]
-    if not np.isfinite(values).all():
-        raise InputError(
-            "a feature is NaN or infinite: look at the weights and the precision that gave it"
-        )
-    return values
-
-
-def _alike(scale: float) -> None:
-    if not scale > 0:
-        raise InputError(
-            "the features that the probe is trained on are all alike: "
-            "look at the images and at the classifier"
-        )
-
-
 def fit_ridge(
     rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[float]
 ) -> Iterator[Affine]:
@@ -140,10 +124,8 @@ def fit_ridge(
     one_hot = np.eye(codes[index].max() + 1)
     statistics = RidgeStatistics(rows.shape[1], len(one_hot))
     for block in in_blocks(index):
-        statistics.update(_finite(rows, block), one_hot[codes[block]])
-    scale = statistics.mean_squared_distance
-    _alike(scale)
-    yield from statistics.path(alpha * scale for alpha in alphas)
+        statistics.update(rows[block], one_hot[codes[block]])
+    yield from statistics.path(penalties(statistics, alphas))
 
 
 def fit_logistic(
@@ -163,9 +145,14 @@ def fit_logistic(
 
     scaler = StandardScaler(copy=False)  # the blocks are copies already
     for block in in_blocks(index):
-        scaler.partial_fit(_finite(rows, block))
+        if not np.isfinite(values := rows[block]).all():
+            raise InputError(
+                "a feature is NaN or infinite: look at the weights and the precision that gave it"
+            )
+        scaler.partial_fit(values)
     deviation = np.sqrt(scaler.var_)
-    _alike(deviation.max())
+    if not deviation.max() > 0:
+        raise InputError(ALL_ALIKE)
     scaler.scale_[deviation <= CONSTANT * deviation.max()] = 1.0
     features = scaler.transform(rows[index])
     model = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
@@ -201,19 +188,18 @@ def probe(
 
     Classifiers are trained on all views of the training images and tested on view 0. rows: for each
     of PROBED features (N, width) in the row order of Roles.first_rows(); T and c of an image come
-    from a fit that has not seen it. views: number of views per training image. rank: dimension of
-    the principal space.
+    from a fit that has not seen it. views: of a training image. rank: of the principal space.
 
-    The penalty with the best value on the held-out images is used, the largest of equals. The value
-    is the likelihood of the labels (logistic; penalties are tried in descending order until it
-    stops rising) or the number of correct labels (ridge). If no image is held out, the middle
-    penalty is used. A logistic regression is trained on a draw of the rows, the same for both of
-    PROBED, if more than IN_MEMORY numbers would be in memory; note says so.
+    The penalty with the best value on the held-out images is used, the largest of equals; without
+    held-out images, the middle one. The value is the likelihood of the labels (logistic; penalties
+    are tried in descending order until it stops rising) or the number of correct labels (ridge). If
+    more than IN_MEMORY numbers would be in memory, a logistic regression is trained on a draw of
+    the rows, the same for both of PROBED; note says so.
 
     The report has classifier; n_train and n_test (images), n_labels; for each of PROBED
-    accuracy_<kind> (0 to 1) with its Wilson interval, and alpha_<kind>; chance: share of the
-    commonest label among the test images; note. If there is nothing to classify, accuracies, alphas
-    and chance are None and note gives the reason.
+    accuracy_<kind> with its Wilson interval, and alpha_<kind>; chance: share of the commonest label
+    among the test images; note. If there is nothing to classify, the numbers are None and note
+    gives the reason.
     """
     report: dict[str, Any] = {"classifier": settings.classifier}
     numbers = ("accuracy_{}", "accuracy_{}_low", "accuracy_{}_high", "alpha_{}")

@@ -76,16 +76,8 @@ class Exact:
     on them, as the inverse of a matrix in blocks shows; for one image this is the leave-one-out
     error e_i / (1 - h_ii). So no fold needs a fit of its own: one M serves all folds.
 
-    Parameters
-    ----------
-    kernel : ndarray (n, n)
-        Weighted sum of the bands.
-    null : ndarray (n, k)
-        b, with mean square 1 about its mean.
-    columns : ndarray (n, c)
-        Columns of the targets.
-    block : Block
-        The images.
+    kernel: (n, n), weighted sum of the bands. null: b (n, k), with mean square 1 about its mean.
+    columns: (n, c), of the targets. block: the images.
     """
 
     def __init__(
@@ -189,12 +181,8 @@ class Exact:
         y = self._columns[:, : len(mix)]
         predicted = y - self._cross_fitted(Fit(0.0, penalty), len(mix))
         last = self._columns[:, self._columns.shape[1] - len(noise) :]
-        return self._of(predicted @ mix + last @ noise + self._null @ leak)
-
-    def _of(self, columns: np.ndarray) -> "Exact":
-        """The read-outs of other columns of the same images, with the same kernels."""
         made = copy(self)
-        made._columns = columns
+        made._columns = predicted @ mix + last @ noise + self._null @ leak
         return made
 
 
@@ -291,18 +279,8 @@ class Nystroem:
     x x^T for the features x = C F^-T, so the read-out is a ridge regression on these features, and
     on b beside them. Sums over the images of each group (Moments) are all that it needs.
 
-    Parameters
-    ----------
-    blocks : Blocks
-        The images.
-    bands, weights : Bands, mapping of str to float
-        The bands of the landmarks, and their weights.
-    null : function of Block
-        b of a block (n, k), with mean square 1 about its mean.
-    columns : sequence of functions of Block
-        Columns of a block; together (n, c).
-    threads : int
-        Blocks and fits that are computed at once.
+    bands, weights: of the landmarks. null: b of a block (n, k), with mean square 1 about its mean.
+    columns: of a block; together (n, c). threads: blocks and fits that are computed at once.
     """
 
     def __init__(
@@ -338,12 +316,6 @@ class Nystroem:
         self.looked = self.folds[:LOOKED]
         self._use(moments)
         self._copies = self._total.n / len(images)
-
-    def _of(self, moments: dict[int, Moments]) -> "Nystroem":
-        """The read-outs from other sums, with the same kernels."""
-        made = copy(self)
-        made._use(moments)
-        return made
 
     def _use(self, moments: dict[int, Moments]) -> None:
         """Sums over the images of each group, and over all of them."""
@@ -481,7 +453,9 @@ class Nystroem:
             }
 
         found = map_apart(derived, self.folds, self._threads)
-        return self._of({group: one for made in found for group, one in made.items()})
+        made = copy(self)
+        made._use({group: one for part in found for group, one in part.items()})
+        return made
 
 
 ReadOuts = Exact | Nystroem

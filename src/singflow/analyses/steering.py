@@ -34,26 +34,9 @@ def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray
     """Gradient of cos(e, t) with respect to x, where e = weight x + constant.
 
     It is (t - cos(e, t) u)^T weight / |e|, with t and u = e / |e| of norm 1: only what is across e
-    turns it.
-
-    With weight T it is the gradient with respect to the feature; with T V_0 it is the gradient in
-    coordinates of the null space. Raises InputError if an embedding or the text is zero.
-
-    Parameters
-    ----------
-    embeddings, text : ndarray (n, m) and (m,)
-        Embeddings e, and text embedding t of any norm.
-    weight : ndarray (m, d)
-        T, or T times a basis.
-
-    Returns
-    -------
-    ndarray (n, d)
-        Gradients in float64.
-
-    References
-    ----------
-    Equations 10 and 11 of the paper.
+    turns it (equations 10 and 11). With weight T it is the gradient with respect to the feature;
+    with T V_0 it is the gradient in coordinates of the null space. Raises InputError if an
+    embedding (n, m) or the text (m,) is zero; neither need have norm 1.
     """
     direction, target = unit(embeddings), unit(text)
     across = target - (direction @ target)[:, None] * direction
@@ -120,30 +103,12 @@ def null_directions(
     translated_basis: np.ndarray,
     text: np.ndarray,
 ) -> NullDirections:
-    """Gradients toward a text, projected on the null space and normalized.
+    """Gradients toward a text, projected on the null space and normalized (equations 11 to 13).
 
     The projection is P_0 g = V_0 V_0^T g, and V_0^T g is the gradient in coordinates x of the null
     space, in which e = T V_0 x + constant. So the directions are computed in these k coordinates.
-    A projected gradient counts as zero if it is at most the rounding error of T V_0. Raises
-    InputError if a feature is translated to zero, or the text is zero.
-
-    Parameters
-    ----------
-    features, text : ndarray (n, d) and (m,)
-        Features f, and text embedding of any norm.
-    translator : Affine
-        T (m, d) and c (m,) in float64.
-    basis, translated_basis : ndarray (d, k) and (m, k)
-        Orthonormal basis V_0 of the null space, and T V_0.
-
-    Returns
-    -------
-    NullDirections
-        One row per feature.
-
-    References
-    ----------
-    Equations 11 to 13 of the paper.
+    A projected gradient counts as zero if it is at most the rounding error of T V_0. translator: in
+    float64. basis, translated_basis: V_0 (d, k), and T V_0 (m, k).
     """
     embeddings = translator(features.astype(np.float64))
     gradient = cosine_gradient(embeddings, text, translated_basis)

@@ -16,6 +16,7 @@ import numpy as np
 
 from singflow.artifacts.shards import in_blocks, in_shards
 from singflow.errors import InputError
+from singflow.translators.reference import whole_features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ class Compared:
     def of(cls, images: Images) -> Compared:
         n, total, found = len(images.manifest), np.zeros(1), []
         ids = np.arange(min(n, MOST)) * n // min(n, MOST)
-        for image_id, features in _whole(images):
+        for image_id, features in whole_features(images):
             total = total + features.sum(axis=0, dtype=np.float64)
             chosen = np.isin(image_id, ids)
             found.append((image_id[chosen], features[chosen]))
@@ -100,9 +101,9 @@ def near_copies(reference: Images, own: Images) -> np.ndarray:
     among = Compared.of(reference)
     units, found = _units(among.features - among.mean), np.zeros(len(reference.manifest), bool)
     limit = _limit(_nearest(units, units, among.ids))
-    for part in in_shards((features for _, features in _whole(own)), MOST):
+    for part in in_shards((features for _, features in whole_features(own)), MOST):
         theirs = _units(part - among.mean)
-        for image_id, features in _whole(reference):
+        for image_id, features in whole_features(reference):
             found[image_id] |= _nearest(_units(features - among.mean), theirs) > limit
     return found
 
@@ -134,12 +135,6 @@ def _limit(nearest: np.ndarray) -> float:
         return HIGHEST
     low, middle = np.quantile(nearest, [0.1, 0.5])
     return min(HIGHEST, float(1 + middle + BEYOND * (middle - low)) / 2)
-
-
-def _whole(images: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for shard, _ in images:
-        rows = shard["view"] == 0
-        yield shard["image_id"][rows], shard["features"][rows]
 
 
 def _nearest(units: np.ndarray, others: np.ndarray, marks: np.ndarray | None = None) -> np.ndarray:

@@ -187,12 +187,10 @@ class Validation:
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
     """Squared errors of every fit on the group that validates it, for all lambdas of penalties().
 
-    This is the search for the penalty. A fit costs one eigendecomposition, whatever the number of
-    lambdas, and the rows are not read again (RidgePath.squared_errors()). One lambda is chosen for
-    all fits, by the sum of their errors.
-
-    threads: number of fits that are computed at the same time, as in map_apart(). Raises InputError
-    when a fit has no rows, or several rows whose features do not vary.
+    One lambda is chosen for all fits, by the sum of their errors. A fit costs one
+    eigendecomposition, whatever the number of lambdas, and no row is read again. threads: as in
+    map_apart(). Raises InputError when a fit has no rows, or several rows whose features do not
+    vary.
     """
 
     def judged(fit: tuple[list[int], int]) -> tuple[np.ndarray, float, int]:
@@ -219,15 +217,6 @@ def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
     if not scale > 0 and statistics.shape[0]:
         raise InputError(ALL_ALIKE)
     return [penalty * scale for penalty in lambdas]
-
-
-def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
-    """The ridge regression (equation 4) of some rows, in float64, for one lambda of penalties().
-
-    The map of a single row is constant: the embedding of the row. Raises InputError if there are no
-    rows, and as penalties() does.
-    """
-    return statistics.solve(*penalties(statistics, [penalty]))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from singflow.translators.crossfit import (
     GroupSums,
     cross_validate,
     penalties,
-    ridge,
 )
 from singflow.translators.ridge import Affine, Agreement
 from singflow.translators.spans import row_span
@@ -47,7 +46,7 @@ def fit_translators(
     validation = cross_validate(sums, lambdas)
     best = lambdas[validation.best]
     made = [sums.of(groups) for groups in sums.split.fitted_on]
-    members = tuple(ridge(statistics, best) for statistics in made)
+    members = tuple(of.solve(*penalties(of, [best])) for of in made)
     if axes is not None:
         members = tuple(Affine(fitted.weight @ axes.T, fitted.bias) for fitted in members)
     alphas, dim = penalties(made[WHOLE], lambdas), len(members[WHOLE].bias)

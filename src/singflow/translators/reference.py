@@ -105,6 +105,13 @@ class Paired:
         return split(self.manifest, folds or int(self.reference))
 
 
+def whole_features(images: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """image_id and features of view 0, in blocks."""
+    for shard, _ in images:
+        rows = shard["view"] == 0
+        yield shard["image_id"][rows], shard["features"][rows]
+
+
 def together(manifest: pd.DataFrame) -> pd.Series:
     """What images that count as one have in common: their group, else their content."""
     return manifest["group"] if "group" in manifest else manifest["sha256"]
