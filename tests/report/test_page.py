@@ -504,8 +504,9 @@ def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else
         '<img src="data:image/svg+xml;base64,',
         'class="plain"',
         "<nav",
-        *(f'<section id="{name}">' for name in ("labels", "checks", "paper")),
+        *(f'<section id="{name}">' for name in ("labels", "checks", "photos")),
         "The paper's scores",
+        '<section id="paper">',
         '<section id="data">',
     ]
     places = [page.index(part) for part in parts]
