@@ -1,6 +1,6 @@
 """Make docs/gallery.md from the captions of figures, and its pictures from finished studies.
 
-python docs/gallery.py results/demo
+python docs/gallery.py results/paper_demo
 """
 
 import io
@@ -20,10 +20,11 @@ SHOWN = read_yaml(REPORT / "page.yaml")
 PICTURES, PER_INCH = DOCS / "gallery", 100
 HEAD = """# Gallery
 
-Every figure of a study: what it shows, how to read it, its picture, and the command that makes it
-with everything that it needs. A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no
-text in it is smaller than 7 points. A study writes each figure as PNG, PDF and SVG. A figure
-without data is not drawn: the page of the study says what it needs.
+The figures of the study `paper_demo`: `singflow study paper_demo && singflow run` makes them all.
+Figures 1 and 3 and the hidden texts are in the demo, too. Every figure says in bold what it finds.
+A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no text in it is smaller than 7
+points. A study writes each figure as PNG, PDF and SVG. A figure that has nothing to show is not
+drawn: the page of the study says what it needs.
 """
 
 
@@ -41,7 +42,6 @@ def section(picture: Path) -> str:
     about, how = " ".join(text.split()).split(" How to read it: ")
     title = next(of[name] for of in SHOWN["figures"].values() if name in of)
     first = re.split(r"(?<=[.])\s", about)[0]
-    study_file = "" if study == "demo" else f"--configfile config/studies/{study}.yaml "
     return f"""
 ## {title}
 
@@ -49,7 +49,7 @@ def section(picture: Path) -> str:
 
 ![{title}]({picture.relative_to(DOCS)})
 
-`snakemake --cores 1 {study_file}results/{study}/figures/{name}.png`
+`snakemake --cores 1 --configfile config/studies/{study}.yaml results/{study}/figures/{name}.png`
 """
 
 

@@ -27,7 +27,6 @@ use rule plot_scores as plot_labels with:
     """Plot AS by label (figure 4)."""
     input:
         scores=every("scores"),
-        groups=every("evidence_groups"),
         models=at("tables/models.csv"),
     output:
         fig4=figure("fig4"),
@@ -139,18 +138,12 @@ use rule plot_scores as plot_hidden_texts with:
 
 
 use rule plot_scores as plot_pictures with:
-    """Show photos beside pictures of their changed features (figures 1, 6, 10, 11 and 13)."""
+    """Show photos, and what their features mean before and after null removal (figure 1)."""
     input:
-        manifest=at("manifest"),
         pictures=every("pictures"),
         models=at("tables/models.csv"),
     output:
-        table=captioned("tables/angle_ladder.csv"),
         fig1=figure("fig1"),
-        fig6=figure("fig6"),
-        fig10=figure("fig10"),
-        fig11=figure("fig11"),
-        fig13=figure("fig13"),
     log:
         logs("plot_pictures"),
     benchmark:
@@ -160,3 +153,26 @@ use rule plot_scores as plot_pictures with:
         program="-m singflow.figures.plot_pictures",
         flags=flags("models", "spaces"),
         code=code("plot_pictures"),
+
+
+use rule plot_scores as plot_closeups with:
+    """Show photos of one model, changed in other ways (figures 6, 10, 11 and 13)."""
+    input:
+        manifest=at("manifest"),
+        pictures=every("pictures"),
+        models=at("tables/models.csv"),
+    output:
+        table=captioned("tables/angle_ladder.csv"),
+        fig6=figure("fig6"),
+        fig10=figure("fig10"),
+        fig11=figure("fig11"),
+        fig13=figure("fig13"),
+    log:
+        logs("plot_closeups"),
+    benchmark:
+        benchmarks("plot_closeups")
+    localrule: True
+    params:
+        program="-m singflow.figures.plot_closeups",
+        flags=flags("models", "spaces"),
+        code=code("plot_closeups"),

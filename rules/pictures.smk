@@ -36,7 +36,7 @@ rule render_pictures:
         flags=flags(
             "extraction.shards",
             "pictures",
-            "steering",
+            *(["steering"] if asked("figures/fig6.png") else []),
             "comparison" if asked("network") else "comparison.models",
             "data.source",
             "data.root",

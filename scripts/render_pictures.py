@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.inputs import Inputs
@@ -31,6 +32,7 @@ from singflow.pictures.word_neighbours import vocabulary
 
 
 class Flags(Pictures, Steering, cli.PairStep):
+    target_is_deg: list[float] = Field([])  # none: figure 1 alone
     models: list[str]
     kinds: list[str]
     source: str
@@ -42,7 +44,6 @@ class Flags(Pictures, Steering, cli.PairStep):
 
 def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
-    prompts = inputs.targets(flags.prompts)
     images = list(chosen["image_id"])
     wanted = inputs.manifest["image_id"].isin(images).to_numpy()
     found = dict(
@@ -61,8 +62,9 @@ def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Pic
     pictures = []
     for subject, translator in own:
         pictures += removal_pictures("fig1", subject, head, translator)
-    if flags.model != flags.closeup:
+    if flags.model != flags.closeup or not flags.target_is_deg:
         return pictures
+    prompts = inputs.targets(flags.prompts)
     most = max(flags.target_is_deg)
     for subject, translator in own:
         pictures += steering_pictures("fig6", subject, head, translator, prompts, [most])

@@ -33,7 +33,7 @@ from singflow.report.sentences import (
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
-ANGLES = {"scores", "steering", "concepts", "pictures"}  # analyses with IS or AS
+ANGLES = {"scores", "steering", "concepts", "pictures", "paper"}  # analyses with IS or AS
 
 
 class Flags(Report, Controls, cli.Selection):

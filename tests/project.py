@@ -12,10 +12,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import pytest
 
+from singflow.artifacts.catalog import Analysis
 from singflow.config.reading import read_yaml
 from singflow.study import render_params, with_derived_keys
 from tests import PATIENCE, warm
@@ -37,6 +38,7 @@ MADE = [  # options of make: these environments are up to date
 ]
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
+    "analyses": [*get_args(Analysis)],
     "extraction": {"views": 2, "shards": 2},
     "controls": {"known": "none"},
     "evidence": {"draws": 4},

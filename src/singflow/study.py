@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
@@ -114,7 +114,7 @@ class Params(Section):
         "everything runs)",
     )
     analyses: Annotated[list[Analysis], AfterValidator(unique)] = Field(
-        list(get_args(Analysis)),
+        ["scores", "pictures"],
         description="what the study measures and draws beyond the verdict; []: the verdict alone",
     )
     data: Data
@@ -158,6 +158,8 @@ class Params(Section):
                 f"translator.reference is {reference}, the study itself: write reference: null, or "
                 "another"
             )
+        if "paper" in self.analyses and not {"scores", "pictures"} <= {*self.analyses}:
+            yield "analyses has paper, which shows scores and pictures: add both"
         if self.data.source == "features" and self.pictures.renderer == "unclip":
             yield (
                 "pictures.renderer is unclip, but data.source features has no photos: write "

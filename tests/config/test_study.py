@@ -67,7 +67,7 @@ def test_a_study_of_the_repository_is_valid_holds_differences_alone_and_is_read_
     differences = read_yaml(path)
     study = with_derived_keys(differences)
     assert isinstance(check(study, str(path)), Params) and with_derived_keys(study) == study
-    packaged = path.stem in ("demo", "cut_heads")
+    packaged = path.stem in ("demo", "paper_demo", "cut_heads")
     assert check(read_layers(path), "").translator.reference == ("packaged" if packaged else None)
     (tmp_path / "params.yaml").write_text(render_params(study))
     assert read_yaml(tmp_path / "params.yaml") == study

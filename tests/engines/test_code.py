@@ -30,7 +30,7 @@ print(json.dumps(loaded))
 """
 READ_OUT = {"compare_models", "measure_evidence", "plot_hidden_texts", "summarize", "write_report"}
 STEERING = {"steer_concepts", "tabulate_steering", "render_pictures"}
-STEERING |= {"plot_pictures"}
+STEERING |= {"plot_pictures", "plot_closeups"}
 TOWERS = {"extract_features", "embed_images", "embed_prompts", "embed_classes"}
 WITHOUT_TENSORS = {"resolve_space", "resolve_study", "compare_models", "summarize"}
 WITHOUT_TENSORS |= {"tabulate_steering", "plot_scores", "plot_probes"}

@@ -18,6 +18,11 @@ def words(figure):
     return "\n".join(text.get_text() for text in figure.findobj(plt.Text))
 
 
+def finding(figure):
+    """What the figure says above its panels."""
+    return figure.get_suptitle().replace("\n", " ")
+
+
 def models_table(models, spaces, weak="weak translator", **columns):
     """tables/models.csv; the first model has no marks."""
     rows = [

@@ -4,7 +4,7 @@ import pytest
 
 from singflow.analyses.null_validation import PERTURBATIONS
 from singflow.figures import plot_null_validation
-from tests.figures.drawn import models_table, names
+from tests.figures.drawn import finding, models_table, names
 
 SIZES = {"null": 1e-6, "random": 3.0, "principal": 10.0}
 
@@ -50,5 +50,8 @@ def test_medians_and_shares_stand_where_the_table_says_inside_the_axes(models):
         lines = [line for line in axes.lines if line.get_transform() == axes.transData]
         marks = np.concatenate([line.get_xydata() for line in lines])
         assert ((marks >= [left, low]) & (marks <= [right, high])).all()
+    every = pd.concat(models)
+    changed = every["top1_changed"][every["perturbation"] == "principal"]
+    assert f"{changed.sum()} of {len(changed)} (principal)" in finding(figure)
     if "flat" in models:
         assert names(figure.axes[0]) == ["m", "flat\n(known zero)\n(no null space)"]

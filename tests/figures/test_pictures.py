@@ -8,14 +8,15 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Annotation
 from PIL import Image
 
-from singflow.figures.plot_pictures import CLOSEUPS, draw_closeup, draw_equivalents, tabulate
+from singflow.figures import plot_pictures
+from singflow.figures.plot_closeups import CLOSEUPS, draw_closeup, tabulate
 from singflow.figures.style import lines_of
 from singflow.pictures.rendering import TYPES, picture_table
 from singflow.pictures.word_neighbours import ANGLES, WORDS
-from tests.figures.drawn import words
+from tests.figures.drawn import finding, words
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
-FIGURES = {"fig1": draw_equivalents, **{name: partial(draw_closeup, name) for name in CLOSEUPS}}
+FIGURES = {"fig1": plot_pictures.draw, **{name: partial(draw_closeup, name) for name in CLOSEUPS}}
 MOVED = {"is_deg": 7.61, "as_label_deg": -0.42, "as_text_deg": 1.5, "logit_change": 2e-7}
 BEFORE, AFTER = ("wolf", "sheep", "grass"), ("wolf", "Old English sheepdog", "grass")
 UNSAID = dict.fromkeys(WORDS, "") | dict.fromkeys(ANGLES, np.nan)
@@ -84,38 +85,61 @@ def shown(figure):
 LONG = ("WWW mmm WWW mmm WWW mmm WWW", "M" * 60, "an Old English sheepdog in a red coat")
 
 
-@pytest.mark.parametrize(
-    ("name", "renderer"), [*((name, "unclip") for name in FIGURES), ("fig1", "words")]
-)
-def test_every_picture_has_its_place_its_words_and_its_angles(name, renderer):
-    frame = pictures(renderer)
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_picture_has_its_place_and_its_words(name):
+    frame = pictures()
     figure = draw(name, {"space": {"timm/a.b": frame}})
     wanted = frame[frame["figure"].isin(["photo", name]) & (frame["picture"] != b"")]
     wanted = wanted["picture"] if name in ("fig1", "fig6") else wanted["picture"].drop(1)
     whole = [np.asarray(Image.open(io.BytesIO(content)))[:, 4:28] for content in wanted]
     drawn = [axes.images[0].get_array() for axes in shown(figure)]
     assert sorted(map(bytes, drawn)) == sorted(map(bytes, whole))
-    if name == "fig1":
-        np.testing.assert_array_equal(drawn, whole)
-    told = words(figure)
-    for text in ("41.2° wolf", "102.5°", "a.b", "weak translator"):
-        assert text in told
+    for text in ("wolf", "a.b", "weak translator"):
+        assert text in words(figure)
 
 
 def weights(figure):
     return [(text.get_text(), text.get_weight()) for text in figure.findobj(Annotation)]
 
 
-def test_a_word_that_is_new_is_bold_but_for_a_known_zero_and_a_features_words_stand_there_once():
+def test_a_new_word_is_bold_but_for_a_known_zero_and_a_features_words_stand_there_once():
     sets = {"space": {"m": pictures(after=("wolf", "goat", "sheep"))}}
-    same = {"41.2° wolf", "102.5° sheep", "103.0° sheep", "103.0° grass"}
-    found = dict(weights(draw("fig1", sets)))
-    assert found["102.5° goat"] == "bold" and {found[text] for text in same} == {"normal"}
-    for name in ("fig1", "fig6"):
-        zero = weights(draw(name, sets, marks="known zero"))
-        assert ("102.5° goat", "normal") in zero and {weight for _, weight in zero} == {"normal"}
+    for name in FIGURES:
+        found = dict(weights(draw(name, sets)))
+        assert found["goat"] == "bold" and {found["wolf"], found["sheep"]} == {"normal"}
+    zero = weights(draw("fig13", sets, marks="known zero"))
+    assert {weight for _, weight in zero} == {"normal"}
     drawn_again = draw("fig13", {"space": {"m": pictures()}})
-    assert [text for text, _ in weights(drawn_again)].count("41.2° wolf") == 4
+    assert [text for text, _ in weights(drawn_again)].count("wolf") == 4
+
+
+def test_without_a_new_word_or_a_picture_a_model_has_no_row_and_without_rows_there_is_no_figure():
+    same, new = pictures("words", after=BEFORE), pictures("words")
+    figure = draw("fig1", {"space": {"same": same, "new": new}})
+    rows = [text for text, _ in weights(figure)]
+    assert "same" not in rows and rows.count("new") == 2
+    said = "Photos that get a new word without their null component: same (weak translator) 0 of 2,"
+    assert finding(figure) == f"{said} new (weak translator) 2 of 2"
+    nothing = {"space": {"m": same}}
+    assert draw("fig1", nothing) is draw("fig6", nothing) is None
+    assert draw("fig1", {"space": {"m": new}}, marks="known zero") is None
+    assert draw("fig10", {"space": {"m": pictures(closeup=False)}}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fig6", "Steering gives new words in 4 of 4 pictures"),
+        ("fig10", "The first new word comes at 4 degrees"),
+        ("fig11", "Null removal gives new words in 2 of 2 translations"),
+        ("fig13", "The logits move by 2e-07 (null), 2e-07 (random), 2e-07 (principal)"),
+    ],
+)
+def test_a_closeup_says_what_it_finds(name, said):
+    assert finding(draw(name, {"space": {"m": pictures("words")}})) == said
+    if name == "fig10":
+        same = {"space": {"m": pictures("words", after=BEFORE)}}
+        assert finding(draw(name, same)) == "No new words up to 4.0 degrees"
 
 
 def test_lines_are_broken_at_spaces_then_after_hyphens_then_anywhere():
@@ -150,8 +174,9 @@ def test_columns_beyond_six_go_on_below_and_rows_beyond_a_page_are_counted():
     below = heads[prompts[8]].get_window_extent()
     assert below.y1 <= first.get_window_extent().y0 and "do not fit" not in words(figure)
     many = {"one": {f"model_{number}": pictures() for number in range(16)}}
-    assert "further rows do not fit" in words(draw("fig1", many)).replace("\n", " ")
-    assert "(no null space)" in words(draw("fig1", {"one": {"m": pictures()}}, null_dim=0))
+    figure = draw("fig1", many, null_dim=0)
+    told = words(figure).replace("\n", " ")
+    assert "further rows do not fit" in told and "(no null space)" in told
 
 
 def test_the_ladder_has_a_row_a_step():

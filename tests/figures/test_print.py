@@ -52,12 +52,6 @@ def hidden_texts(models, spaces):
     return test_hidden_texts.drawn(pd.concat(found[:6]), table[:6])
 
 
-def groups(models, spaces):
-    found = pd.DataFrame({"group": [f"a group {n}" for n in range(12)], "n": 30, **D})
-    sets = {s: dict.fromkeys(models, found.assign(hidden=True, by="column")) for s in spaces}
-    return test_models.plot_labels.draw_groups(sets, models_table(models, spaces, margin=0.005))
-
-
 def of_one_model(*_):
     planted = [
         {"control": f"leak, {kind}", "share": share, "unique_r2": share / 3}
@@ -76,7 +70,6 @@ def pictures(name, models, spaces):
 CASES = {
     "verdicts": of_verdicts,
     "hidden_texts": hidden_texts,
-    "groups": groups,
     "evidence": of_one_model,
     "scores": partial(of_scores, test_models.plot_scores.draw),
     "labels": lambda m, s: of_scores(test_models.plot_labels.draw, m, s, []),

@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 from matplotlib.colors import to_hex
 
 from singflow.figures.plot_translators import draw_architectures, draw_training
 from singflow.figures.style import COLOURS
-from tests.figures.drawn import models_table, names, said
+from tests.figures.drawn import finding, models_table, names, said
 
 LONG = ["timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k", "transformers/facebook/dinov2-large"]
 MODELS = ["a", "b", *LONG, "e"]
@@ -53,6 +55,7 @@ def test_fig7_draws_every_history_and_marks_its_best_epoch_and_the_linear_level(
                 best = np.argmax([record["validation_cosine"] for record in run["history"]])
                 assert list(line.get_markevery()) == [best] and line.get_marker() == shape
         assert panel.get_yscale() == ("log" if measure == "validation_mse" else "linear")
+    assert re.match("[0-6] of 6 networks have a smaller", finding(figure))
     lines = [line for line in figure.axes[0].lines if len(line.get_ydata()) == 12]
     assert {to_hex(line.get_color()).upper() for line in lines} == set(COLOURS[:3])
     losses = ["loss MSE", "loss cosine", "loss MSE + cosine", "linear translator"]

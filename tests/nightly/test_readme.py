@@ -236,14 +236,14 @@ def test_other_values_are_laid_over_the_study_for_one_run(reader):
 
 def test_finished_results_are_kept_under_changed_code(reader):
     artifacts, missing = reader.artifacts(), reader.planned()
-    name = "src/singflow/figures/plot_probes.py"
+    name = "src/singflow/figures/plot_scores.py"
     before = (reader.folder / name).read_bytes()
     reader.edit(name, r"write_figure\(flags", "print() or write_figure(flags")
-    assert reader.planned() == missing | {"plot_probes"}
-    assert "rule plot_probes:" in reader.shell("\n".join(KEEP))
+    assert reader.planned() == missing | {"plot_scores"}
+    assert "rule plot_scores:" in reader.shell("\n".join(KEEP))
     assert reader.planned() == missing
     (reader.folder / name).write_bytes(before)
-    assert reader.planned() == missing | {"plot_probes"}
+    assert reader.planned() == missing | {"plot_scores"}
     reader.shell(KEEP[-1])
     assert reader.planned() == missing and reader.differs(artifacts) == set()
 
@@ -324,7 +324,7 @@ def test_the_remotes_are_those_of_the_guide_which_its_tests_run(reader):
 
 @pytest.mark.usefixtures("unchanged")
 def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
-    change(reader, PICTURES)
+    change(reader, PICTURES | {"analyses": ["scores", "pictures", "paper"]})
     reader.shell("snakemake --cores all results/demo/figures/fig6.png")
     results = reader.folder / "results/demo"
     pictures = pd.read_parquet(results / f"pictures/{LITE0}.parquet")

@@ -17,7 +17,7 @@ FITTED = DATA | {"extract_head", "extract_features", "embed_images", "fit_projec
 FITTED |= {"fit_translator"}
 MEASURED = FITTED | TOWERS | {"measure_evidence"}
 ANALYSES = {
-    "scores": {"measure_scores", "plot_scores", "plot_labels"},
+    "scores": {"measure_scores", "plot_scores"},
     "steering": {"steer_concepts", "tabulate_steering"},
     "concepts": {"scan_concepts", "list_concepts", "plot_concepts"},
     "zero_shot": {"measure_zero_shot"},
@@ -26,6 +26,8 @@ ANALYSES = {
     "networks": {"train_translator", "compare_translators", "plot_translators"},
     "pictures": {"render_pictures", "plot_pictures"},
 }
+SHOWN = ANALYSES["scores"] | ANALYSES["pictures"]
+ANALYSES["scores,pictures,paper"] = SHOWN | {"plot_labels", "plot_closeups"}
 IN_SUMMARY = {"measure_scores", "measure_zero_shot"}
 TARGETS = {
     "data": DATA,

@@ -33,6 +33,7 @@ Analysis = Literal[
     "probes",
     "networks",
     "pictures",
+    "paper",
 ]
 WILDCARDS = {"model": ".+", "space": "[^/]+", "kind": "[^/]+", "shard": r"\d+"}
 KIND_NAMES = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}  # NumPy's letters
@@ -435,13 +436,14 @@ FIGURES: tuple[str, ...] = (
     "hidden_texts",
 )  # their captions are in report/captions
 SHOWS: dict[Analysis, str] = {  # tables and figures of an analysis; the others are of the verdict
-    "scores": "labels orders fig3 fig4",
+    "scores": "labels orders fig3",
     "steering": "steering",
     "concepts": "concepts spurious fig5",
     "null_validation": "null_validation fig9",
     "probes": "probes fig12",
     "networks": "translators fig7 fig8",
-    "pictures": "angle_ladder fig1 fig6 fig10 fig11 fig13",
+    "pictures": "fig1",
+    "paper": "angle_ladder fig4 fig6 fig10 fig11 fig13",
 }
 IN_GIT = ("metrics.json",)  # which `dvc metrics diff` reads; DVC's cache keeps all else
 FORMATS = ("png", "pdf", "svg")  # of a figure

@@ -30,8 +30,8 @@ def text_cell(text: str, picture: bytes = b"") -> Cell:
 
 
 @style.styled
-def draw_grid(heads: list[str], rows: list[list[Cell]]) -> Figure:
-    """Rows of cells, of which the first names the row; at most a page high.
+def draw_grid(heads: list[str], rows: list[list[Cell]], finding: str) -> Figure:
+    """Below what they find, rows of cells, of which the first names the row; at most a page high.
 
     Columns beyond MOST_COLUMNS are continued below.
     """
@@ -48,8 +48,9 @@ def draw_grid(heads: list[str], rows: list[list[Cell]]) -> Figure:
     if fits < len(table):
         said = _broken(text_cell(f"{len(table) - fits} further rows do not fit"), side)
         table[fits:], heights[fits:] = [[said]], [_tall(said, 0)]
-    figure = style.new_figure((width, sum(heights)), "none")
-    ends = {"left": 0.01, "right": 0.99, "top": 1 - 0.5 * GAP / sum(heights), "bottom": 0}
+    figure = style.titled(style.new_figure((width, sum(heights)), None), finding)
+    top = (sum(heights) - 0.5 * GAP) / figure.get_figheight()
+    ends = {"left": 0.01, "right": 0.99, "top": top, "bottom": 0}
     apart = {"hspace": 0, "wspace": GAP / side}
     grid = figure.add_gridspec(len(table), fit + 1, height_ratios=heights, **ends, **apart)
     for number, row in enumerate(table):

@@ -57,7 +57,7 @@ def draw(
     cues = set(spurious[CUE].itertuples(index=False, name=None))
     columns = min(2, len(labels) * len(pairs))
     deep = -(-len(labels) * len(pairs) // columns)
-    figure, sides, lines = style.new_figure((style.PAGE, 1)), [], []
+    figure, sides, lines, moves = style.new_figure((style.PAGE, 1)), [], [], []
     places = figure.subfigures(deep, columns, squeeze=False).flat
     for place, (label, (space, model, scan)) in zip(places, product(labels, pairs), strict=False):
         models, row = style.of_space(table, space), scan.labels.index(label)
@@ -67,6 +67,10 @@ def draw(
         place.suptitle(style.wrapped(title, style.PAGE / columns - 0.2), **TITLE)
         rows = concepts_of(scan, label, extremes)
         rows["cue"] = [(space, model, label, concept) in cues for concept in rows["concept"]]
+        most = rows.iloc[int(rows["contrast"].abs().argmax())]
+        way = "toward" if most["contrast"] > 0 else "away from"
+        move, size = f"{label} {way} {most['concept']}", abs(most["contrast"])
+        moves.append((size, f"{move} by {size:.1f}° against the mean of all concepts, in {name}"))
         left, right = place.subplots(1, 2, sharey=True)
         shade = style.colour(list(models.index).index(model))
         _concepts(left, right, rows, float(scan.common[row]), shade, whiskers=n >= LABEL_IMAGES)
@@ -83,7 +87,7 @@ def draw(
         style.key("candidate for a spurious cue, if any", ls="", **DIAMOND),
     ]
     style.legend(figure, handles)
-    return figure
+    return style.titled(figure, f"Null removal moves {max(moves)[1]}")
 
 
 def _concepts(

@@ -71,7 +71,9 @@ def draw(effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataF
         for position in range(1, len(effects)):
             axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
     style.legend(figure, [style.key(name, **look) for name, look in LOOKS.items()])
-    return figure
+    changed = pd.concat(effects).groupby("perturbation", sort=False)["top1_changed"]
+    said = [f"{sum(of)} of {len(of)} ({name})" for name, of in changed]
+    return style.titled(figure, f"Changed predictions: {', '.join(said)}")
 
 
 def _box(axes: Axes, values: np.ndarray, place: float, look: Look) -> None:

@@ -30,7 +30,8 @@ LINES: dict[str, Look] = {
     "both": {"color": style.COLOURS[2], "lw": 2.5, "label": "loss MSE + cosine"},
 }
 LEVEL: Look = {"color": "0.45", "ls": "--", "lw": 0.8}
-MEASURES = {"validation_cosine": "held-out cosine", "validation_mse": "held-out MSE"}
+COSINE, MSE = "validation_cosine", "validation_mse"
+MEASURES = {COSINE: "held-out cosine", MSE: "held-out MSE"}
 
 
 @style.styled
@@ -56,7 +57,19 @@ def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
     tried = {line.get_label() for line in grid[0, 0].lines}
     losses = [style.key(**look) for look in LINES.values() if look["label"] in tried]
     style.legend(figure, [*losses, style.key("linear translator", **LEVEL), *marks], 4)
-    return figure
+    return style.titled(figure, _finding(reports))
+
+
+def _finding(reports: Reports) -> str:
+    """How many networks have a smaller MSE than the linear translator of their model."""
+    pairs = [
+        (run[MSE], of["linear"][MSE])
+        for *_, of in style.pairs_of(reports)
+        for kind, run in of.items()
+        if kind != "linear"
+    ]
+    better = sum(network < linear for network, linear in pairs)
+    return f"{better} of {len(pairs)} networks have a smaller held-out MSE than linear translators"
 
 
 def _curves(axes: Axes, models: dict[str, OfKinds], kind: str, measure: str) -> None:
@@ -97,7 +110,7 @@ def draw_architectures(reports: Reports, table: pd.DataFrame) -> Figure:
                 places = [place + lower for place in range(len(kinds))]
                 look = style.look_of(number) | {"ls": "", "label": style.named(model, names)}
                 axes.plot(values, places, **look)
-                if measure == "validation_cosine":
+                if measure == COSINE:
                     baseline = found["linear"]["baseline_cosine"]
                     axes.axvline(baseline, color="0.35", ls=":", zorder=0)
             axes.set_xlabel(MEASURES[measure])
@@ -107,7 +120,7 @@ def draw_architectures(reports: Reports, table: pd.DataFrame) -> Figure:
     grid[0, 0].set_ylim(len(kinds) - 0.5, -0.5)
     handles, _ = grid[0, 1].get_legend_handles_labels()
     style.legend(figure, [*handles, style.key("mean of the training images", color="0.35", ls=":")])
-    return figure
+    return style.titled(figure, _finding(reports))
 
 
 def kinds_of(reports: Reports) -> list[str]:

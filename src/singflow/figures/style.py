@@ -25,7 +25,7 @@ from singflow.cli import Selection, Step
 # Palette of Okabe and Ito, safe for colour-blind readers; black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of a page
+COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column, which a phone shows whole, and of a page
 NAMES = 1.3  # inches for the name of a model
 STYLE: dict[Any, Any] = {
     "font.size": 7,  # points, the least in a figure
@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": "medium",
     "legend.title_fontsize": "medium",
     "figure.labelsize": "medium",
-    "figure.titlesize": 8,
+    "figure.titlesize": "medium",
     "figure.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -193,6 +193,16 @@ def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -
     """A figure of `size` inches with a grid (rows, columns) of axes."""
     figure = new_figure(size)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def titled(figure: Figure, finding: str) -> Figure:
+    """The figure with what it finds in bold above its panels, for which it grows."""
+    width, tall = figure.get_size_inches()
+    lines = lines_of(finding, width - 0.1, FontProperties(weight="bold"))
+    figure.set_figheight(tall := tall + 0.06 + 0.12 * len(lines))
+    y = None if figure.get_layout_engine() else 1 - 0.04 / tall
+    figure.suptitle("\n".join(lines), x=0.05 / width, y=y, ha="left")
+    return figure
 
 
 def legend(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
