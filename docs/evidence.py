@@ -450,7 +450,7 @@ def by_quarter(name: str, draws: int) -> Iterator[dict[str, Any]]:
 
 def group_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of groups.csv: a row for each kind of features."""
-    rows = [["features", *(f"{part:.0%} in a quarter of the classes" for part in LOCAL)]]
+    rows = [["features", *(f"{part:.0%}" for part in LOCAL)]]
     for name, mine in found.groupby("features", sort=False):
         cells = (
             f"{row.meaning:.0%}, {row.quarter:.0%}, {row.others:.0%} ({row.unique_r2_quarter:.3f})"
@@ -498,14 +498,13 @@ def stability(name: str, tower: str, divisions: int) -> Iterator[dict[str, Any]]
 
 def stability_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of stability.csv: a row for each kind of features and wording."""
-    rows = [["features", "class texts", *("D: mean", "from", "to"), *("width: mean", "from", "to")]]
+    rows = [["features, class texts", "D", "width of the interval"]]
     for (name, wording), mine in found.groupby(["features", "texts"], sort=False):
         numbers = [
-            f"{number:.4f}"
+            f"{values.mean():.4f} ({values.min():.4f} to {values.max():.4f})"
             for values in (mine["unique_r2"], mine["high"] - mine["low"])
-            for number in (values.mean(), values.min(), values.max())
         ]
-        rows.append([str(name), str(wording), *numbers])
+        rows.append([f"{name}, {wording}", *numbers])
     return rows
 
 
@@ -575,16 +574,17 @@ def compare(name: str, test: str, draws: int) -> Iterator[dict[str, Any]]:
 
 
 def rival_table(found: pd.DataFrame) -> list[list[str]]:
-    """What the page says of rivals.csv: a row for each kind of features and test."""
-    leaks = [leak for leak in LEAKS if leak[0] in (EVEN, FIRST)]
-    rows = [["features", "test", "draws", "all nulls", "the worst null", "own words"]]
+    """What the page says of rivals.csv: a row for each test, over all kinds of features."""
+    leaks = [(EVEN, 0.01), (EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.03)]
+    rows = [["test", "all nulls", "the worst null", "own words"]]
     rows[0] += [*(f"{kind} {part:.0%}" for kind, part in leaks), "seconds"]
-    for (name, test), mine in found.groupby(["features", "test"], sort=False):
+    for test, mine in found.groupby("test", sort=False):
         null = mine[mine["leak"] == 0]
+        rates = null.groupby("features")["called"].mean()
         worst = null.loc[null["called"].idxmax()]
-        called = mine[mine["noise"] == "equal"].set_index(["function", "leak"])["called"]
+        called = mine[mine["noise"] == "equal"].groupby(["function", "leak"])["called"].mean()
         shares = (f"{called[leak]:.0%}" for leak in [("own words", 0.0), *leaks])
-        cells = [name, test, f"{mine['draws'].max()}", f"{null['called'].mean():.0%}"]
+        cells = [str(test), f"{100 * rates.min():.0f} to {rates.max():.0%}"]
         cells += [f"{worst['called']:.0%} {worst['function']}" if worst["called"] else "0%"]
         rows.append([*cells, *shares, f"{mine['seconds'].max():g}"])
     return rows
@@ -609,26 +609,19 @@ def smallest_leak(per_dimension: float, draws: int) -> float:
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of level.csv: a row for each kind of features."""
-    leaks = [f"{kind} {part:.0%}" for kind, part in LEAKS]
-    rows = [["features", "images / dimensions", "draws", "five new nulls", "all other nulls"]]
-    rows[0] += leaks
+    shown = [(EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.03), (BESIDE, 0.1), (QUARTER, 0.3)]
+    rows = [["features", "images / dimensions", "draws", "nulls"]]
+    rows[0] += [f"{kind} {part:.0%}" for kind, part in shown]
     for name, mine in found.groupby("features", sort=False):
-        null, planted = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
-        common = null["function"] == CAUSES
-        limit, null = null[common], null[~common]
-        new = null["function"].isin(UNSEEN)
-        rows.append(
-            [
-                name,
-                f"{mine['images'].max()} / {mine['width'].max()}",
-                f"{mine['draws'].max()}",
-                *(_worst(part) for part in (null[new], null[~new])),
-                *(f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in planted.itertuples()),
-            ]
-        )
+        of_leak = mine[mine["leak"] > 0].set_index(["function", "leak"]).loc[shown]
+        common = mine["function"] == CAUSES
+        limit, null = mine[common], mine[(mine["leak"] == 0) & ~common]
+        size = f"{mine['images'].max()} / {mine['width'].max()}", f"{mine['draws'].max()}"
+        cells = (f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in of_leak.itertuples())
+        rows.append([name, *size, _worst(null), *cells])
         if len(limit):
-            told = [f"{name}, which are *z*", *rows[-1][1:3], "", _worst(limit)]
-            rows.append(told + [""] * len(leaks))
+            told = [f"{name}, which are *z*", *size, _worst(limit)]
+            rows.append(told + [""] * len(shown))
     return rows
 
 
@@ -820,7 +813,7 @@ def of_heads(results: Path) -> pd.DataFrame:
 
 
 def head_table(found: pd.DataFrame) -> list[list[str]]:
-    head = ["head", "classes", "null dim", "R2 (words)", "D [95 %]", "turn", "hidden texts"]
+    head = ["head", "classes", "R2 (words)", "D [95 %]", "hidden texts"]
     rows = []
     for row in found.to_dict("records"):
         size = [row[f"unique_r2{end}"] for end in ("", "_low", "_high")]
@@ -828,9 +821,9 @@ def head_table(found: pd.DataFrame) -> list[list[str]]:
         if pd.notna(row["texts"]):
             hidden = f"{row['hidden']:.0f} of {row['texts']:.0f}: {row['first']}"
         name = f"{row['model']} (known zero)" if row["known_zero"] else row["model"]
-        numbers = [f"{row['n_classes']}", f"{row['null_dim']}", f"{row['r2_words']:.2f}"]
+        numbers = [f"{row['n_classes']}", f"{row['r2_words']:.2f}"]
         d = "{:z.4f} [{:z.4f}, {:z.4f}]".format(*size)
-        rows.append([name, *numbers, d, f"{row['turn_deg']:.0f}", hidden])
+        rows.append([name, *numbers, d, hidden])
     return [head, *rows]
 
 
