@@ -18,9 +18,8 @@ def test_the_gallery_shows_every_figure_in_a_small_picture():
     assert max(picture.stat().st_size for picture in pictures) <= MOST
 
 
-def test_the_readme_is_short_and_links_to_every_page():
+def test_the_readme_links_to_every_page():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) <= 200
     linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", readme))
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == linked
 
@@ -41,18 +40,12 @@ def test_links_between_pages_lead_somewhere():
                 assert not anchor or anchor in anchors(target), (page.name, link)
 
 
-def test_the_command_for_other_schedulers_is_the_one_that_runs_on_a_cluster():
-    readme, guide = ((ROOT / page).read_text() for page in ("README.md", "docs/cluster.md"))
-    (command,) = re.findall(r"^snakemake --executor .*", readme, flags=re.MULTILINE)
-    assert command in guide.splitlines()  # parts/cluster/test_study.py runs it
+def test_the_tests_that_the_pages_name_are_there():
+    pages = [(ROOT / page).read_text("utf-8") for page in ("docs/testing.md", "CONTRIBUTING.md")]
+    named = re.findall(r"`(?:.* )?(tests/[\w/.]+\w)`", "".join(pages))
+    assert len(named) > 5 and [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_the_tests_that_the_page_names_are_there():
-    table = (ROOT / "docs/testing.md").read_text(encoding="utf-8").split("\n## ")[2]
-    named = re.findall(r"`((?:\w+/)?test_\w+|parts/\w+)`", table)
-    places = [ROOT / "tests" / folder / name for name in named for folder in ("", "nightly")]
-    found = {path.stem for path in places if path.is_dir() or path.with_suffix(".py").is_file()}
-    assert len(named) > 15 and found == {name.rpartition("/")[2] for name in named}
-    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    paths = re.findall(r"tests/[\w/.]+\w", told)
-    assert len(paths) > 30 and [path for path in paths if not (ROOT / path).exists()] == []
+def test_the_pages_are_short():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    assert sum(len(page.read_text(encoding="utf-8").split()) for page in pages) <= 18_000

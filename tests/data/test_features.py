@@ -277,8 +277,6 @@ FORMS = {  # of the page: its block, and the embeddings that it reads
     "NumPy": 'np.load("embeddings.npy", mmap_mode="r")  # (n, m)',
     "HDF5": "h5py.File",
     "Parquet": "ParquetFile",
-    "safetensors": "load_file",
-    "thingsvision": "thingsvision/",
     "clip-retrieval": "img_emb",
 }
 

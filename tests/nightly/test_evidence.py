@@ -11,7 +11,7 @@ import pytest
 from singflow.analyses.evidence import FittedOwnWords
 from singflow.artifacts.files import read_json
 from tests import warm
-from tests.project import ROOT, Project, blocks
+from tests.project import ROOT, Project, block
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
 KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
@@ -22,9 +22,8 @@ RIVALS = pd.read_csv(ROOT / "docs/evidence/rivals.csv")
 TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
 OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high"]
 NUMBER = r"-?\d+\.?\d*"
-COMMANDS = [line for block in blocks(PAGE) for line in block.splitlines()]
-STUDY = COMMANDS[1:5]  # test_smoke_study.py runs it
-OF_FLAG = {command.split()[2]: command for command in COMMANDS[5:]}
+STUDY = block(PAGE, "singflow study").splitlines()  # test_smoke_study.py runs it
+OF_FLAG = {words.split()[2]: words for words in re.findall(r"^python docs/ev.* --.*", PAGE, re.M)}
 WORLD = ["features", "images", "width", "function", "noise", "leak"]
 
 
@@ -49,7 +48,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evidence")
     for name in ("level", "groups", "stability", "rivals", "heads"):
         shutil.copy(ROOT / f"docs/evidence/{name}.csv", folder)
-    return folder, run(COMMANDS[0], "--folder", folder)
+    return folder, run("python docs/evidence.py", "--folder", folder)
 
 
 def test_the_page_quotes_what_its_command_prints(made):

@@ -25,7 +25,7 @@ REPRO, RECORD = blocks(SECTIONS["Snakemake or DVC"])
 (PUBLISH,), (ANOTHER,) = blocks(SECTIONS["Publish a study"]), blocks(SECTIONS["Another study"])
 CHANGE, DIFFS = blocks(SECTIONS["Change a study"])
 ELSEWHERE = SECTIONS["Translators and projectors in another project"]
-GET, FOLLOW, ARTIFACT, BY_NAME, CHECK = blocks(ELSEWHERE)
+GET, ARTIFACT, BY_NAME, CHECK = blocks(ELSEWHERE)
 NARROW = {
     "models": ["tiny"],
     "data": {"table": "config/vocab/packaged_six.csv"},
@@ -168,17 +168,13 @@ def test_another_project_translates_features_with_three_lines(study, other):
     np.testing.assert_allclose(np.degrees(np.arccos(cosine)), scores["is_deg"], atol=1e-3)
 
 
-def test_another_project_follows_the_versions_of_a_folder(study, other):
-    other.shell(FOLLOW)
-    assert "rev: study/demo" in (other.folder / "translators.dvc").read_text()
+def test_another_project_gets_a_version_of_a_folder_by_its_name(study, other):
     other.shell(BY_NAME)
-    translators = {
+    assert files_of(other.folder / "by_name") == {
         name.removeprefix("translators/"): data
         for name, data in study.second.items()
         if name.startswith("translators/")
     }
-    for folder in ("translators", "by_name"):
-        assert files_of(other.folder / folder) == translators
 
 
 def test_a_damaged_object_is_told_by_its_address(study, other):
