@@ -1,4 +1,4 @@
-"""Write the lists of docs/artifacts.md from the catalog of artifacts.
+"""Write the list of docs/artifacts.md from the catalog of artifacts.
 
 python docs/artifacts.py [--check]
 """
@@ -21,25 +21,19 @@ def line(name: str, about: str) -> str:
     return "".join(f"{line}\n" for line in wrapped)
 
 
-def with_lists(text: str) -> str:
+def with_list(text: str) -> str:
     """The text of the page with all artifacts."""
-    tables, others = [], []
-    for artifact in CATALOG.values():
-        path = Path(artifact.path)
-        if path.match("tables/*.csv"):
-            tables.append(line(path.name, artifact.about))
-        elif artifact.about:
-            place = artifact.path.replace("{", "<").replace("}", ">")
-            others.append(line(place, artifact.about))
-    for name, rows in (("files", others), ("tables", tables)):
-        start = f"<!-- {name}, by `make derived` -->\n\n"
-        text = re.sub(rf"{re.escape(start)}([- ] .*\n)*", lambda _: start + "".join(rows), text)  # noqa: B023
-    return text
+    listed = [
+        line(artifact.path.replace("{", "<").replace("}", ">"), artifact.about)
+        for artifact in CATALOG.values()
+        if artifact.about
+    ]
+    return re.sub(r"(?<=by `make derived` -->\n\n)([- ] .*\n)*", lambda _: "".join(listed), text)
 
 
 if __name__ == "__main__":
     before = PAGE.read_text(encoding="utf-8")
-    after = with_lists(before)
+    after = with_list(before)
     if "--check" not in sys.argv:
         PAGE.write_text(after, encoding="utf-8")
     elif after != before:

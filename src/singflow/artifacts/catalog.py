@@ -358,65 +358,14 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         analysis="pictures",
     ),
 }
-TABLES = {
-    "models": (
-        "A model in a space: verdict; D with its interval, `p`, `p_holm` and turn; detectable leak,"
-        " blind check; IS and its floor; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS|"
-        " (`is_per_mean_as`), with intervals; `left_out` and `left_out_images` of near copies;"
-        " zero-shot accuracy and null energy. The same is in `metrics.json`."
-    ),
-    "labels": (
-        "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
-        " of IS. No verdict rests on a label."
-    ),
-    "hidden_texts": (
-        "A text, of a model with the verdict *meaning* or a known leak that was found: D along the"
-        " text with its interval, p, `hidden`."
-    ),
-    "hidden_groups": (
-        "A group of images of such a model, by label, predicted class or `evidence.groups`: D"
-        " within the group."
-    ),
-    "model_pairs": (
-        "Two models with heads of one size: difference of D on the same folds, with interval, `p`"
-        " (Student's t, two-sided) and `p_holm` over the pairs; `differ`: `p_holm` is significant"
-        " and the interval is more than 0.0005 from 0."
-    ),
-    "orders": "A model: its IS/|AS| and its place in the paper's order.",
-    "concepts": (
-        "A concept among the strongest or weakest of a label, by AS minus its mean over all"
-        " concepts. The intervals hold for all concepts and labels together."
-    ),
-    "spurious": (
-        "A candidate for a spurious cue, which a person has to check: a concept that is nearer"
-        " to the images of a label than to those of the average label, and has a small contrast."
-    ),
-    "steering": (
-        "A model, a prompt and a target IS: AS toward the prompt and toward the image's"
-        " label (mean and standard deviation over the images that reach it), largest logit"
-        " change."
-    ),
-    "angle_ladder": (
-        "A step of figure 10: one image steered toward the first prompt by a growing angle. The"
-        " first row is the image itself."
-    ),
-    "translators": (
-        "A translator, by kind and loss: held-out cosine, MSE, R2, gain over the linear one."
-    ),
-    "null_validation": (
-        "A perturbation of a model: change of logits and softmax, share of changed top-1"
-        " classes (Wilson interval). In pandas, read the table with `keep_default_na=False`: the"
-        " perturbation `null` is a word."
-    ),
-    "probes": (
-        "A model: accuracy of linear classifiers on principal features before and after"
-        " translation; the Pearson correlation over five models or more."
-    ),
-}  # name: what a row is
+TABLES: tuple[str, ...] = (
+    *("models", "labels", "hidden_texts", "hidden_groups", "model_pairs", "orders", "concepts"),
+    *("spurious", "steering", "angle_ladder", "translators", "null_validation", "probes"),
+)
 FIGURES: tuple[str, ...] = (
     *(f"fig{number}" for number in (1, *range(3, 14))),
     "hidden_texts",
-)  # their captions are in report/captions
+)  # captions of tables and figures are in report/captions
 SHOWS: dict[Analysis, str] = {  # tables and figures of an analysis; the others are of the verdict
     "scores": "labels orders fig3 fig4",
     "steering": "steering",
@@ -431,7 +380,7 @@ FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 
 PAGE = {
-    **{f"tables/{name}.csv": about for name, about in TABLES.items()},
+    **{f"tables/{name}.csv": "" for name in TABLES},
     "tables/translators.json": "`tables/translators.csv` as [metrics of DVC](versions.md#sweeps).",
     "tables/summary.txt": "The summary that ends a run.",
     "metrics.json": "`tables/models.csv` as metrics of DVC.",
