@@ -183,7 +183,7 @@ def test_the_page_shows_a_module_that_plans_its_report(tmp_path):
     (tmp_path / "Snakefile").write_text(head + uses.replace("/data/singflow", str(ROOT)))
     status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules")
     assert status == 0 and "sing_write_report" in said, said
-    (other,) = re.findall(r"with `use rule \* (from sing .*?)`", PAGE)
+    (other,) = re.findall(r"`use rule \* (from sing .*?)`", PAGE)
     grouped = (tmp_path / "Snakefile").read_text().replace("from sing as sing_*", other)
     (tmp_path / "Snakefile").write_text(grouped.replace("rules.sing_", "rules."))
     status, said = snakemake(tmp_path, "--dry-run", "--profile", f"{ROOT}/slurm")

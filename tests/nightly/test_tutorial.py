@@ -26,7 +26,7 @@ def test_the_tutorial_leads_to_its_answer(tmp_path):
     for told, found in quoted("".join(blocks(PAGE, "text")), said):
         assert told == pytest.approx(found, rel=0.1, abs=0.2)
     found = pd.read_csv(tmp_path / "results/dogs/tables/models.csv").set_index("model").loc["dogs"]
-    result = re.search(r"D = ([\d.]+), 95 % interval ([\d.]+) to\n([\d.]+), n = (\d+)", PAGE)
+    result = re.search(r"D = ([\d.]+), 95 % interval ([\d.]+) to\s([\d.]+), n = (\d+)", PAGE)
     names = ["unique_r2", "unique_r2_low", "unique_r2_high", "n_evidence"]
     assert list(map(float, result.groups())) == pytest.approx(found[names].tolist(), abs=0.002)
     leaks = re.search(r"is (\d+) % of the variance if.*and ([\d.]+) % along", PAGE, flags=re.DOTALL)
