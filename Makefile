@@ -8,9 +8,9 @@
 #             (docs/reproducibility.md)
 # make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of all three, and the share of lines and branches of the package that they run
-# make bench  speed and memory of the numerical core, of extraction, and of the engines, beside what they are compared with (docs/performance.md)
+# make bench  speed and memory of the numerical core, of extraction, and of the engines, beside what they are compared with (docs/planning.md)
 # make bench-gpu  images a second of towers on the GPU here; BENCH_GPU="--device cpu --count 100" passes options
-# make derived   what is derived and in git: the tables of docs/artifacts.md and the schema of params.yaml
+# make derived   what is derived and in git: the list of docs/artifacts.md and the schema of params.yaml
 # make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
 # make reproduce   the committed study, computed again in a fresh clone (CLONE=../again) and compared with the published one
 # make doctor, plan, prefetch, publish, fetch, verify   the commands of `singflow` by these names, in this

@@ -1,4 +1,4 @@
-"""Level and power of the test in docs/evidence.md, and faults of other scores.
+"""Level and power of the test in docs/evidence.md.
 
 Embeddings are planted and then judged by the workflow's own code. A planted embedding is made of
 principal coordinates a, null coordinates b, or both, so that the share of b is known. Without
@@ -44,7 +44,7 @@ from singflow.analyses.evidence import (
 from singflow.analyses.findings import by_size
 from singflow.analyses.geometry import null_space
 from singflow.analyses.hidden import Question, by_group
-from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
+from singflow.analyses.metrics import unit
 from singflow.analyses.power import TABLE
 from singflow.analyses.readout import Targets
 from singflow.analyses.tables import four_digits
@@ -54,7 +54,6 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.data.manifest import read_classes
 from singflow.figures.style import STYLE, colour, marker, save
-from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 
@@ -448,18 +447,6 @@ def by_quarter(name: str, draws: int) -> Iterator[dict[str, Any]]:
         yield {"features": name, "leak": part, "draws": draws} | means
 
 
-def group_table(found: pd.DataFrame) -> list[list[str]]:
-    """What the page says of groups.csv: a row for each kind of features."""
-    rows = [["features", *(f"{part:.0%} in a quarter of the classes" for part in LOCAL)]]
-    for name, mine in found.groupby("features", sort=False):
-        cells = (
-            f"{row.meaning:.0%}, {row.quarter:.0%}, {row.others:.0%} ({row.unique_r2_quarter:.3f})"
-            for row in mine.itertuples()
-        )
-        rows.append([str(name), *cells])
-    return rows
-
-
 def both_wordings(model: str) -> list[np.ndarray]:
     """Unit embeddings (C, m) of the texts of a head's classes, and in another wording."""
     from singflow.towers.spaces import class_spellings, load_text_tower
@@ -494,19 +481,6 @@ def stability(name: str, tower: str, divisions: int) -> Iterator[dict[str, Any]]
                 "low": found.low,
                 "high": found.high,
             }
-
-
-def stability_table(found: pd.DataFrame) -> list[list[str]]:
-    """What the page says of stability.csv: a row for each kind of features and wording."""
-    rows = [["features", "class texts", *("D: mean", "from", "to"), *("width: mean", "from", "to")]]
-    for (name, wording), mine in found.groupby(["features", "texts"], sort=False):
-        numbers = [
-            f"{number:.4f}"
-            for values in (mine["unique_r2"], mine["high"] - mine["low"])
-            for number in (values.mean(), values.min(), values.max())
-        ]
-        rows.append([str(name), str(wording), *numbers])
-    return rows
 
 
 def gcm_of(images: Images, planted: Planted) -> list[float]:
@@ -575,18 +549,22 @@ def compare(name: str, test: str, draws: int) -> Iterator[dict[str, Any]]:
 
 
 def rival_table(found: pd.DataFrame) -> list[list[str]]:
-    """What the page says of rivals.csv: a row for each kind of features and test."""
-    leaks = [leak for leak in LEAKS if leak[0] in (EVEN, FIRST)]
-    rows = [["features", "test", "draws", "all nulls", "the worst null", "own words"]]
-    rows[0] += [*(f"{kind} {part:.0%}" for kind, part in leaks), "seconds"]
-    for (name, test), mine in found.groupby(["features", "test"], sort=False):
+    """What the page says of rivals.csv: a row for each test, over all kinds of features."""
+    leaks = [(EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.03)]
+    rows = [
+        ["test", "all nulls", "the worst null", *(f"{kind} {part:.0%}" for kind, part in leaks)]
+    ]
+    for test, mine in found.groupby("test", sort=False):
         null = mine[mine["leak"] == 0]
+        rates = null.groupby("features")["called"].mean()
         worst = null.loc[null["called"].idxmax()]
-        called = mine[mine["noise"] == "equal"].set_index(["function", "leak"])["called"]
-        shares = (f"{called[leak]:.0%}" for leak in [("own words", 0.0), *leaks])
-        cells = [name, test, f"{mine['draws'].max()}", f"{null['called'].mean():.0%}"]
+        called = mine[mine["leak"] > 0].groupby(["function", "leak"])["called"].mean()
+        cells = [
+            str(test),
+            f"{100 * rates.min():.0f} to {rates.max():.0%}" if rates.any() else "0%",
+        ]
         cells += [f"{worst['called']:.0%} {worst['function']}" if worst["called"] else "0%"]
-        rows.append([*cells, *shares, f"{mine['seconds'].max():g}"])
+        rows.append([*cells, *(f"{called[leak]:.0%}" for leak in leaks)])
     return rows
 
 
@@ -609,26 +587,19 @@ def smallest_leak(per_dimension: float, draws: int) -> float:
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of level.csv: a row for each kind of features."""
-    leaks = [f"{kind} {part:.0%}" for kind, part in LEAKS]
-    rows = [["features", "images / dimensions", "draws", "five new nulls", "all other nulls"]]
-    rows[0] += leaks
+    shown = [(EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.03), (QUARTER, 0.3)]
+    rows = [["features", "images / dimensions", "draws", "nulls"]]
+    rows[0] += [f"{kind} {part:.0%}" for kind, part in shown]
     for name, mine in found.groupby("features", sort=False):
-        null, planted = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
-        common = null["function"] == CAUSES
-        limit, null = null[common], null[~common]
-        new = null["function"].isin(UNSEEN)
-        rows.append(
-            [
-                name,
-                f"{mine['images'].max()} / {mine['width'].max()}",
-                f"{mine['draws'].max()}",
-                *(_worst(part) for part in (null[new], null[~new])),
-                *(f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in planted.itertuples()),
-            ]
-        )
+        of_leak = mine[mine["leak"] > 0].set_index(["function", "leak"]).loc[shown]
+        common = mine["function"] == CAUSES
+        limit, null = mine[common], mine[(mine["leak"] == 0) & ~common]
+        size = f"{mine['images'].max()} / {mine['width'].max()}", f"{mine['draws'].max()}"
+        cells = (f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in of_leak.itertuples())
+        rows.append([name, *size, _worst(null), *cells])
         if len(limit):
-            told = [f"{name}, which are *z*", *rows[-1][1:3], "", _worst(limit)]
-            rows.append(told + [""] * len(leaks))
+            told = [f"{name}, which are *z*", *size, _worst(limit)]
+            rows.append(told + [""] * len(shown))
     return rows
 
 
@@ -694,115 +665,6 @@ def draw_power(found: pd.DataFrame, reached: pd.DataFrame) -> Figure:
     return figure
 
 
-# ---------------------------------------------------------------- What is wrong with other scores
-
-
-TRIALS, RANK, NULL_DIM, LABELS = 8, 28, 20, 10
-N = 8 * (RANK + NULL_DIM)
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Coordinates (n, r), (n, k), embeddings (n, m), unit texts (L, m) and labels (n,)."""
-
-    principal: np.ndarray
-    hidden: np.ndarray
-    embeddings: np.ndarray
-    texts: np.ndarray
-    codes: np.ndarray
-
-
-def plant(seed: int, dim: int = 16) -> Photos:
-    """Images whose principal part holds meaning and whose null part holds none."""
-    normal = np.random.default_rng(seed).standard_normal
-    codes, texts = np.arange(N) % LABELS, unit(normal((LABELS, dim)) + normal(dim))
-    a = (0.5 * normal((LABELS, RANK))[codes] + normal((N, RANK))) * np.arange(1, RANK + 1) ** -0.5
-    b = 0.7 * normal((N, NULL_DIM)) * np.arange(1, NULL_DIM + 1) ** -0.5
-    rest = texts[codes] + 1.2 * unit(normal(dim)) + 0.7 * normal((N, dim)) / np.sqrt(dim)
-    return Photos(a, b, levelled(a @ normal((RANK, dim))) + rest, texts, codes)
-
-
-def removals(photos: Photos, folds: int) -> tuple[np.ndarray, Removal]:
-    """Label positions of images, and their null removal. 0 folds: in sample, as in the paper."""
-    fold = np.arange(N) % FOLDS
-    sums = GroupSums(
-        split(pd.DataFrame({"fold": fold, "split": np.where(fold, "train", "validation")}), folds)
-    )
-    features = np.hstack([photos.principal, photos.hidden])
-    sums.update(features, photos.embeddings, np.arange(N), np.zeros(N, dtype=int))
-    best, basis, parts = (
-        LAMBDAS[cross_validate(sums, LAMBDAS).best],
-        np.eye(features.shape[1])[:, RANK:],
-        [],
-    )
-    for groups, judged in sums.split.fits if folds else [([0], 0)]:
-        made, rows = sums.of(groups), np.flatnonzero(sums.split.groups == judged)
-        translator = made.solve(*penalties(made, [best]))
-        removal = remove(features[rows], translator, subspace_translator(translator, basis))
-        parts.append((photos.codes[rows], removal.original, removal.removed))
-    codes, original, removed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return codes, Removal(original, removed)
-
-
-def nothing(seed: int) -> list[float]:
-    """Mean IS of a null part that holds nothing: in sample, out of sample."""
-    return [float(removals(plant(seed), folds)[1].image_score().mean()) for folds in (0, FOLDS)]
-
-
-def distraction(seed: int) -> list[float]:
-    """Mean AS where the null part holds what points to no text: in sample, out of sample."""
-    photos = plant(seed)
-    axes = np.linalg.qr(photos.texts.T)[0]
-    away = photos.hidden @ np.random.default_rng([seed, 1]).standard_normal((NULL_DIM, len(axes)))
-    photos = replace(
-        photos, embeddings=photos.embeddings + 0.25 * levelled(away - away @ axes @ axes.T)
-    )
-    judged = (removals(photos, folds) for folds in (0, FOLDS))
-    return [float(removal.attribute_score(photos.texts[codes]).mean()) for codes, removal in judged]
-
-
-def shift(seed: int) -> list[float]:
-    """Mean AS and contrastive AS of a null part that moves images toward all texts alike."""
-    photos, generator = plant(seed), np.random.default_rng([seed, 1])
-    size = 0.3 * (1 + 0.3 * generator.standard_normal((N, 1)))
-    hidden = photos.hidden + size / 0.3 * unit(generator.standard_normal(NULL_DIM))
-    photos = replace(
-        photos, hidden=hidden, embeddings=photos.embeddings - size * photos.texts.mean(axis=0)
-    )
-    codes, removal = removals(photos, FOLDS)
-    contrast = contrast_deg(removal, photos.texts.astype(np.float32), codes)
-    return [float(removal.attribute_score(photos.texts[codes]).mean()), float(contrast.mean())]
-
-
-def over(measure: Callable[[int], list[float]]) -> list[str]:
-    """Means over TRIALS seeds, plus and minus two standard errors."""
-    found = np.array([measure(seed) for seed in range(TRIALS)])
-    return [
-        f"{mean:.2f} ± {2 * std / np.sqrt(TRIALS):.2f}"
-        for mean, std in zip(found.mean(axis=0), found.std(axis=0, ddof=1), strict=True)
-    ]
-
-
-def other_scores() -> list[list[str]]:
-    """What is wrong with other scores: a row each."""
-    (seen, unseen), (seen_as, unseen_as), (toward, contrast) = (
-        over(nothing),
-        over(distraction),
-        over(shift),
-    )
-    return [
-        ["planted", "truth", "the score", "beside it"],
-        ["nothing in the null space", "0", f"IS in sample {seen}", f"IS out of sample {unseen}"],
-        [
-            "a distraction in the null space",
-            "above 0",
-            f"AS in sample {seen_as}",
-            f"AS out of sample {unseen_as}",
-        ],
-        ["a shift toward all texts alike", "0", f"AS {toward}", f"contrastive AS {contrast}"],
-    ]
-
-
 # ---------------------------------------------------------------- Heads that keep fewer classes
 
 
@@ -820,7 +682,7 @@ def of_heads(results: Path) -> pd.DataFrame:
 
 
 def head_table(found: pd.DataFrame) -> list[list[str]]:
-    head = ["head", "classes", "null dim", "R2 (words)", "D [95 %]", "turn", "hidden texts"]
+    head = ["head", "classes", "R2 (words)", "D [95 %]", "hidden texts"]
     rows = []
     for row in found.to_dict("records"):
         size = [row[f"unique_r2{end}"] for end in ("", "_low", "_high")]
@@ -828,9 +690,9 @@ def head_table(found: pd.DataFrame) -> list[list[str]]:
         if pd.notna(row["texts"]):
             hidden = f"{row['hidden']:.0f} of {row['texts']:.0f}: {row['first']}"
         name = f"{row['model']} (known zero)" if row["known_zero"] else row["model"]
-        numbers = [f"{row['n_classes']}", f"{row['null_dim']}", f"{row['r2_words']:.2f}"]
+        numbers = [f"{row['n_classes']}", f"{row['r2_words']:.2f}"]
         d = "{:z.4f} [{:z.4f}, {:z.4f}]".format(*size)
-        rows.append([name, *numbers, d, f"{row['turn_deg']:.0f}", hidden])
+        rows.append([name, *numbers, d, hidden])
     return [head, *rows]
 
 
@@ -894,11 +756,7 @@ def main(flags: Flags) -> None:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)
     told(head_table(pd.read_csv(of_study)))
-    print()
-    told(other_scores())
-    tables = level_table(found), group_table(pd.read_csv(local))
-    tables = *tables, stability_table(pd.read_csv(stable)), rival_table(pd.read_csv(rivals))
-    for table in tables:
+    for table in (level_table(found), rival_table(pd.read_csv(rivals))):
         print()
         told(table)
     with plt.style.context(["default", STYLE | {"figure.dpi": 110, "font.size": 9}]):

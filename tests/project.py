@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -129,6 +129,23 @@ def without(part: str) -> NoReturn:
 def blocks(text: str, language: str = "sh") -> list[str]:
     """The blocks of code in a page, or in a part of one."""
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def block(text: str, word: str, language: str = "sh") -> str:
+    """The block of code that holds a word."""
+    (found,) = (block for block in blocks(text, language) if word in block)
+    return found
+
+
+NUMBER = r"-?\d+\.?\d*"
+
+
+def quoted(shown: str, said: str) -> Iterator[tuple[list[float], list[float]]]:
+    """The numbers of each line that a page shows, and of the same line of what was said."""
+    ours = {" ".join(re.sub(NUMBER, "#", line).split()): line for line in said.splitlines()}
+    for line in shown.splitlines():
+        found = ours[" ".join(re.sub(NUMBER, "#", line).split())]
+        yield tuple([*map(float, re.findall(NUMBER, text))] for text in (line, found))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
 def test_every_room_is_on_the_page():
-    rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
+    rows = [line.split(":")[0] for line in PAGE.splitlines() if line.startswith("- `")]
     listed = [room for row in rows for room in re.findall(r"`(\w+)`", row)]
     rooms = (ROOT / "src/singflow").glob("*/__init__.py")
     assert sorted(listed) == sorted(path.parent.name for path in rooms)

@@ -38,3 +38,14 @@ def test_links_between_pages_lead_somewhere():
                 target = page.parent / name if name else page
                 assert target.is_file(), (page.name, link)
                 assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_the_tests_that_the_pages_name_are_there():
+    pages = [(ROOT / page).read_text("utf-8") for page in ("docs/testing.md", "CONTRIBUTING.md")]
+    named = re.findall(r"`(?:.* )?(tests/[\w/.]+\w)`", "".join(pages))
+    assert len(named) > 5 and [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_pages_are_short():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    assert sum(len(page.read_text(encoding="utf-8").split()) for page in pages) <= 18_000

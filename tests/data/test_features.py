@@ -269,10 +269,7 @@ def test_a_study_of_what_a_folder_lacks_is_refused_before_it_runs(here):
 PAGE = blocks((ROOT / "docs/features.md").read_text(encoding="utf-8"), "python")
 FORMS = {  # of the page: its block, and the embeddings that it reads
     "NumPy": 'np.load("embeddings.npy", mmap_mode="r")  # (n, m)',
-    "HDF5": "h5py.File",
     "Parquet": "ParquetFile",
-    "safetensors": "load_file",
-    "thingsvision": "thingsvision/",
     "clip-retrieval": "img_emb",
 }
 

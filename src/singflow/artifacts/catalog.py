@@ -167,10 +167,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
-        "label_embeddings (L, m), concept_embeddings (P, m), with targets target_embeddings (T,"
-        " m), and with a reference reference_embeddings (R, m), float32 of unit norm;"
-        " class_embeddings and other_embeddings (C, m), as below, of the classes of data.classes"
-        " (no rows if no label is one of them). Metadata: device, the templates.",
+        "label_embeddings (L, m), concept_embeddings (P, m), target_embeddings (T, m) and"
+        " reference_embeddings (R, m), float32 of unit norm; class_embeddings and other_embeddings"
+        " (C, m), as below, of the classes of data.classes. Metadata: device, the templates.",
         tensors={
             f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
         },
@@ -178,8 +177,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "names": Artifact(
         "prompts/{space}.json",
-        "The names of the rows above: labels, concepts, targets, and with a reference"
-        " reference (its labels that the study does not have).",
+        "The names of the rows above: labels, concepts, targets, and reference (its labels that the"
+        " study does not have).",
     ),
     "classes": Artifact(
         "classes/{space}/{model}.safetensors",
@@ -205,33 +204,27 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "translator": Artifact(
         "translators/{space}/{model}/linear.safetensors",
         "weight (m, d) and bias (m,) float32, fitted on all training images; fold_weight (K, m,"
-        " d) and fold_bias (K, m), fitted without the images of the fold (absent with"
-        " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample, the"
-        " facts of its card, as `singflow.Translator` names them, and how features and"
-        " embeddings were made (tower, precision, decode; space_tower, space_precision,"
-        " space_decode).",
+        " d) and fold_bias (K, m), fitted without the images of the fold. Metadata: folds,"
+        " in_sample, the facts of its card, and how features and embeddings were made (tower,"
+        " precision, decode; space_tower, space_precision, space_decode).",
         tensors={"weight": MATRIX, "bias": VECTOR, "fold_weight": ("f", 3), "fold_bias": MATRIX},
         within=SOLVED,
     ),
     "translator_report": Artifact(
         "translators/{space}/{model}/linear.json",
         "lambda (the relative penalty), lambda_at_edge, lambdas_within_one_error, alpha (the"
-        " absolute penalty), alpha_curve, folds, in_sample;"
-        " validation_cosine, validation_mse, validation_r2 and n_validation (of every image, by"
-        " the translator that did not see it); held_out_* (the same of the validation split"
-        " alone, with the baseline_cosine and n_train of the translators that did not see it);"
-        " baseline_cosine, n_train (views; 0 for an imported translator) and fold_n_train (of"
-        " the translator of each fold); permuted_r2 (the largest of four with permuted rows; null"
-        " for an imported translator); left_out (paths of the reference's images that are near"
-        " copies of the study's; null without a reference); near_copies (images with a near copy in"
-        " another fold) of n_compared (null with a reference).",
+        " absolute penalty), alpha_curve, folds, in_sample; validation_cosine, validation_mse,"
+        " validation_r2 and n_validation (of every image, by the translator that did not see it);"
+        " held_out_* (the same of the validation split alone); baseline_cosine, n_train (views),"
+        " fold_n_train; permuted_r2 (the largest of four with permuted rows); left_out (paths of"
+        " the reference's images that are near copies of the study's); near_copies (images with a"
+        " near copy in another fold) of n_compared.",
         within=Tolerance(1e-3, 1e-5),  # mean squares are small
     ),
     "network": Artifact(
         "translators/{space}/{model}/{kind}.safetensors",
         "A nonlinear translator (mlp3, mlp4, residual) as a float32 state dict: feature_mean,"
-        " feature_scale, embedding_mean, embedding_scale, body.*, projection.*. Metadata: device,"
-        " kind, loss, width, dropout, and how features and embeddings were made.",
+        " feature_scale, embedding_mean, embedding_scale, body.*, projection.*.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
         within=Tolerance(1e-1, 1e-6),  # training makes rounding larger
         analysis="networks",
@@ -240,25 +233,21 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "translators/{space}/{model}/{kind}.json",
         "The validation split's validation_cosine, validation_mse, validation_r2,"
         " baseline_cosine and n_validation; n_train, kind, loss (the one that was kept),"
-        " parameters, losses (epochs, best_epoch, scores and history of each loss); alpha"
-        " (null), alpha_curve (empty).",
+        " parameters, losses (of each loss), alpha, alpha_curve.",
         within=Tolerance(1e-2, 1e-3),
         analysis="networks",
     ),
     "evidence": Artifact(
         "evidence/{space}/{model}.json",
         "The test of meaning: n (images, with those of a reference), principal_dim, null_dim;"
-        " r2 (of the translator; of an imported one, fitted anew, and null without a null space),"
-        " r2_words (of the own words; null without class names);"
-        " unique_r2 (D) with its interval, unique_r2_without (D without each group of images),"
-        " margin, p (one-sided: D is not above the margin); turn_deg, turn_low_deg, turn_high_deg;"
-        " detectable, detectable_first (the smallest planted leak that is called meaning, spread"
-        " evenly over b or along its first direction; null: none), gain (share of an even leak of"
-        " 10 % that D shows), null_r2 (cross-fitted R² of b from the plain bands),"
-        " blind_unique_r2 (D of the blind check); weights (of the bands, sum 1, and of b: null),"
-        " lambdas (penalties of the read-outs without_null and with_null); floor_is_deg (mean over"
-        " images), floor_is_sd (over draws of signs); known_zero, known_leak. Numbers of D are null"
-        " without a null space or with fewer than two folds.",
+        " r2 (of the translator), r2_words (of the own words); unique_r2 (D) with its interval,"
+        " unique_r2_without (D without each group of images), margin, p (D is not above the"
+        " margin); turn_deg, turn_low_deg, turn_high_deg; detectable, detectable_first (the"
+        " smallest planted leak that is called meaning, even or along the first direction of b),"
+        " gain (share of an even leak of 10 % that D shows), null_r2 (R² of b from the plain"
+        " bands), blind_unique_r2 (D of the blind check); weights (of the bands and of b), lambdas"
+        " (penalties of the read-outs without_null and with_null); floor_is_deg, floor_is_sd (over"
+        " draws of signs); known_zero, known_leak.",
     ),
     "planted_leaks": Artifact(
         "evidence/{space}/{model}.parquet",
@@ -269,17 +258,15 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "evidence_texts": Artifact(
         "evidence_texts/{space}/{model}.parquet",
         "One row per text: text, kind (label, concept, reference: a label of the reference alone),"
-        " unique_r2 (D along the text) with its interval, p (that D is not above the margin,"
-        " corrected for all texts), hidden (p is at most the level; it counts where the verdict on"
-        " the model is *meaning* or a known leak that was found, as in `tables/hidden_texts.csv`).",
+        " unique_r2 (D along the text) with its interval, p (corrected for all texts), hidden (it"
+        " counts where the verdict is *meaning* or a known leak that was found).",
         columns=_of(f="unique_r2 unique_r2_low unique_r2_high p", O="text kind", b="hidden"),
     ),
     "evidence_groups": Artifact(
         "evidence_groups/{space}/{model}.parquet",
-        "One row per group of images: group, by (label, predicted: class; column: of"
-        " evidence.groups), n (images, with those of a reference), unique_r2 (D within the group)"
-        " with its interval, p (corrected for all groups of this kind), hidden (as of texts);"
-        " groups of fewer than 10 images have no interval and no p.",
+        "One row per group of images: group, by (label, predicted, column: of evidence.groups), n,"
+        " unique_r2 (D within the group) with its interval, p (corrected for all groups of this"
+        " kind), hidden (as of texts); none of the last three for fewer than 10 images.",
         columns=_of(i="n", f="unique_r2 unique_r2_low unique_r2_high p", O="group by", b="hidden"),
     ),
     "own_words": Artifact(
@@ -352,89 +339,31 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "probes": Artifact(
         "probes/{space}/{model}.json",
-        "classifier, accuracy_principal and accuracy_translated with intervals (null and a note if"
-        " nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
-        " translator has seen), by (label; group: the reference's images by evidence.groups),"
-        " n_labels, n_labels_left_out (with one image), chance, the penalties, note (such as: how"
-        " many rows fit in memory).",
+        "classifier, accuracy_principal and accuracy_translated with intervals, n_train, n_test,"
+        " n_test_in_sample (test images that the translator has seen), by (label; group: of"
+        " evidence.groups), n_labels, n_labels_left_out (with one image), chance, the penalties,"
+        " note.",
         analysis="probes",
     ),
     "pictures": Artifact(
         "pictures/{space}/{model}.parquet",
-        "One row per picture: figure (photo, fig1, fig6, fig10, fig11, fig13), image_id, label,"
-        " kind (of the translator), change (photo, original, null removed, steered, null,"
-        " random, principal), text (steered toward), target_is_deg, is_deg, as_label_deg,"
-        " as_text_deg, logit_change, renderer (photo, unclip, words), draw (seed; -1: none),"
-        " word_1 to word_3 (the nearest words; empty for photos and out of reach), word_1_deg to"
-        " word_3_deg, picture (a PNG or JPEG file; empty if out of reach, or in words). Metadata"
-        " (`attrs` in pandas): device, of a generator.",
+        "One row per picture: figure, image_id, label, kind (of the translator), change (photo,"
+        " original, null removed, steered, null, random, principal), text (steered toward),"
+        " target_is_deg, is_deg, as_label_deg, as_text_deg, logit_change, renderer (photo, unclip,"
+        " words), draw (seed; -1: none), word_1 to word_3 (the nearest words), word_1_deg to"
+        " word_3_deg, picture (a PNG or JPEG file, or empty).",
         columns=_of(O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"),
         analysis="pictures",
     ),
 }
-TABLES = {
-    "models": (
-        "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
-        " models that are no controls) and turn; detectable leak, blind check; IS and its"
-        " floor; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS| (`is_per_mean_as`; no interval if"
-        " the mean AS may be 0), with intervals; `left_out` (number) and"
-        " `left_out_images` (the first three) of near copies; [zero-shot"
-        " accuracy](report.md#how-good-is-the-translation) and [null"
-        " energy](report.md#scores-that-enter-no-verdict). The same is in `metrics.json`."
-    ),
-    "labels": (
-        "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
-        " of IS. No verdict rests on a label."
-    ),
-    "hidden_texts": (
-        "A text, of a model with the verdict *meaning* or a known leak that was found: D along the"
-        " text with its interval, p (corrected for all texts of the model), `hidden`."
-    ),
-    "hidden_groups": (
-        "A group of images of such a model, by label, predicted class or `evidence.groups`: D"
-        " within the group; no interval and no p for fewer than 10 images."
-    ),
-    "model_pairs": (
-        "Two models with heads of one size: difference of D on the same folds, with interval, `p`"
-        " (Student's t, two-sided) and `p_holm` over the pairs; `differ`: `p_holm` is significant"
-        " and the interval is more than 0.0005 from 0."
-    ),
-    "orders": "A model: its IS/|AS| and its place in the paper's order.",
-    "concepts": (
-        "A concept among the strongest or weakest of a label, by AS minus its mean over all"
-        " concepts. The intervals hold for all concepts and labels of a scan together; with"
-        " fewer than two images there is none."
-    ),
-    "spurious": (
-        "A candidate for a spurious cue, which a person has to check: a concept that is nearer"
-        " to the images of a label than to those of the average label, and has a small contrast."
-    ),
-    "steering": (
-        "A model, a prompt and a target IS: AS toward the prompt and toward the image's"
-        " label (mean and standard deviation over the images that reach it), largest logit"
-        " change."
-    ),
-    "angle_ladder": (
-        "A step of figure 10: one image steered toward the first prompt by a growing angle. The"
-        " first row is the image itself."
-    ),
-    "translators": (
-        "A translator, by kind and loss: held-out cosine, MSE, R2, gain over the linear one."
-    ),
-    "null_validation": (
-        "A perturbation of a model: change of logits and softmax, share of changed top-1"
-        " classes (Wilson interval). In pandas, read the table with `keep_default_na=False`: the"
-        " perturbation `null` is a word."
-    ),
-    "probes": (
-        "A model: accuracy of linear classifiers on principal features before and after"
-        " translation; the Pearson correlation over five models or more."
-    ),
-}  # name: what a row is
+TABLES: tuple[str, ...] = (
+    *("models", "labels", "hidden_texts", "hidden_groups", "model_pairs", "orders", "concepts"),
+    *("spurious", "steering", "angle_ladder", "translators", "null_validation", "probes"),
+)
 FIGURES: tuple[str, ...] = (
     *(f"fig{number}" for number in (1, *range(3, 14))),
     "hidden_texts",
-)  # their captions are in report/captions
+)  # captions of tables and figures are in report/captions
 SHOWS: dict[Analysis, str] = {  # tables and figures of an analysis; the others are of the verdict
     "scores": "labels orders fig3",
     "steering": "steering",
@@ -450,7 +379,7 @@ FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 
 PAGE = {
-    **{f"tables/{name}.csv": about for name, about in TABLES.items()},
+    **{f"tables/{name}.csv": "" for name in TABLES},
     "tables/translators.json": "`tables/translators.csv` as [metrics of DVC](versions.md#sweeps).",
     "tables/summary.txt": "The summary that ends a run.",
     "metrics.json": "`tables/models.csv` as metrics of DVC.",

@@ -101,7 +101,7 @@ def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_th
     assert "Auto-selected partition 'gpu'" in running.said
 
 
-# The scheduler behind the README's command, as far as the command uses it. Both read 6:00 as six
+# The scheduler behind the page's command, as far as the command uses it. Both read 6:00 as six
 # minutes.
 QSUB = """#!/usr/bin/env bash
 mem=$(sed -E 's/.*mem=([0-9]+)mb.*/\\1/' <<< "$2") walltime=${2##*walltime=}
@@ -110,9 +110,9 @@ exec sbatch --parsable --mem "$mem" --time "$walltime" "$3"
 
 
 @pytest.mark.nightly
-def test_another_executor_runs_the_same_rules_as_the_readme_says(project, reference):
+def test_another_executor_runs_the_same_rules_as_the_page_says(project, reference):
     documented = r"^snakemake --executor cluster-generic .*$"
-    (command,) = re.findall(documented, (ROOT / "README.md").read_text(), flags=re.M)
+    (command,) = re.findall(documented, (ROOT / "docs/cluster.md").read_text(), flags=re.M)
     qsub = project.folder / "bin/qsub"
     qsub.parent.mkdir()
     qsub.write_text(QSUB)
