@@ -101,9 +101,9 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command(tree, monke
     status, found = weights(tree, lost, {"lost": LOST, "vgg16": vgg}, closeup="lost")
     assert status == "fail" and "-> run `singflow prefetch` where" in found
     for words in (
-        "lost: weights package:no-such-distribution is not installed",
+        "lost: package:no-such-distribution is not installed",
         "vgg16: vgg16-",
-        "one: config/spaces.yaml: package:no-such-encoder is not installed",
+        "one: package:no-such-encoder is not installed",
     ):
         assert words in found
 

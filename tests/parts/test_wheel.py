@@ -109,7 +109,7 @@ def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(co
     results.tensors("head", weight=weight)
     results.translator(Affine(translator, np.ones(5, np.float32)))
     results.path("params").touch()
-    lines = block(PAGE, "singflow.remove_null(")
+    lines = block(PAGE, "singflow.remove_null(", "python")
     program = f'import singflow\nstudy = singflow.load_study("results/demo")\n{lines}'
     program += "print(scores.tolist())"
     done = core.run("python", "-c", program, cwd=tmp_path)

@@ -16,7 +16,7 @@ SIZE = rf"((?:below )?{NUMBER} %(?: \[{NUMBER}, {NUMBER}\])?)"
 RANGE = rf"{N} % \((\S+)\)(?: to {N} % \((\S+)\))?"
 # Words of the method, whose numbers are not of the study.
 CONSTANT = (
-    r"9 of 10 trials|leak of 10 % that is spread evenly|would show 10 %|Above 100 %|"
+    r"9 of 10 trials|leak of 10 % that is spread evenly|Above 100 %|"
     r"clip_vit_l14|should be 0|float\d\d"
 )
 

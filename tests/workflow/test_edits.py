@@ -137,7 +137,7 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
 def test_an_added_model_runs_its_own_steps_and_the_summaries(project):
     project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering", "write_report"}
-    figures = "scores labels concepts null_validation probes hidden_texts pictures"
+    figures = "scores labels concepts null_validation probes hidden_texts pictures closeups"
     gather |= {f"plot_{name}" for name in (*figures.split(), "translators")} | STUDY
     assert {job for job in project.planned(direct=False) if "lite1" not in job} == gather
 
