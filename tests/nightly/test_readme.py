@@ -129,7 +129,7 @@ def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(re
     output = reader.shell(f"{ANALYZE} --results results/demo --output analysis")
     image = json.loads((reader.folder / "analysis/photo.json").read_text())
     scores = pd.read_parquet(reader.folder / f"results/demo/scores/{LITE0}.parquet")
-    assert image["image"] == "photo.jpg" and f"IS {image['is_deg']:.2f}" in output
+    assert image["image"] == "photo.jpg" and f": {image['is_deg']:.2f} degrees" in output
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
     assert [text["text"] for text in image["texts"]] == ["a rug", "a temple"]
     assert (reader.folder / "analysis/photo.png").is_file()
@@ -191,9 +191,8 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
     sample, again = reader.folder / "imagenet-sample", reader.folder / "reference/again"
     images = pd.read_csv(ROOT / "config/vocab/packaged.csv").rename(columns={"label": "class_name"})
     (sample / "images").mkdir(parents=True)
-    for path in images["path"]:  # a study's own images are not to be in its reference
-        image = Image.open(data_root("packaged", ".") / path).resize((260, 260))
-        image.save(sample / "images" / path)
+    for number, path in enumerate(images["path"]):  # no near copies of the study's images
+        (sample / "images" / path).write_bytes(picture(number, "JPEG"))
     images.assign(path="images/" + images["path"]).to_csv(sample / "manifest.csv", index=False)
     reader.shell(block(TEXT, "reference/pack.py"))
     packed, packaged = (
