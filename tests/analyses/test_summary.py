@@ -244,7 +244,7 @@ def test_the_text_decides_first_and_then_has_numbers_and_the_meaning_of_its_colu
     first, decided, *_ = (text := text_of(scores, texts, rejected=2, m=row)).split("\n\n")
     assert first.startswith("Study mine: features or logits?")
     assert decided.startswith("m: keep the features: its head drops ")
-    assert decided.endswith(", fur first (1 of 2 texts)")
+    assert decided.endswith(", fur first (1 of 2 texts are hidden)")
     assert HIDES not in text and HIDES in text_of(
         scores, n=summarized(scores, {"p": 0.9, "unique_r2_low": 0.0})
     )
@@ -252,7 +252,7 @@ def test_the_text_decides_first_and_then_has_numbers_and_the_meaning_of_its_colu
     line = f"m|280|0.5|0.30 (0.40)|5.6|4.6|0.060 [0.030, 0.090]|9|5.9 % (1.2 %)|{MEANING}"
     assert cells(text) == [header.split("|"), line.split("|")]
     assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
-    explained = text.rpartition("\nm: Not found: sky.\n\n")[2]
+    explained = text.rpartition("\nm: Not shown to be hidden: sky.\n\n")[2]
     for column in ("IS: ", "floor: ", "D: ", "turn: ", "detectable: ", "n per dim: ", "R2: "):
         assert explained.count(column) == 1
     assert "2 of 42 files were left out (data/rejected.csv).\n" in explained

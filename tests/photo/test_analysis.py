@@ -101,7 +101,7 @@ def test_every_number_is_that_of_a_direct_computation(study):
         "null_dim": len(feature) - 5, "validation_r2": 0.125, "translator": "weak",
         "images": f"{N} images", "n_images": N, "n_evidence": 17, "verdict": "nothing found",
         "said": f"{MODEL}: no reason to keep the features: 17 images show nothing in its null "
-        "space (an even leak of 3 % would show)", "classes": "",
+        "space (a leak of 3 %, spread evenly, would show)", "classes": "",
     }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study,
     write_parquet(study.path("evidence_groups"), found[:0].assign(group="", by="", n=1))
     (record,) = study.analyze("one.png")
     said, looked_at = record["setting"]["said"], verdict != "trace"
-    assert ("<b> first (1 of 2 texts)" in said) == looked_at
+    assert ("<b> first (1 of 2 texts are hidden)" in said) == looked_at
     assert f"\n  of the model, not of this photo: {said}\n" in capsys.readouterr().out
 
 

@@ -1,7 +1,6 @@
 """Every number in the sentences of a summary and of a page is that of the study's tables."""
 
 import html
-import math
 import re
 
 import pandas as pd
@@ -63,12 +62,12 @@ class Tables:
 
     def dropped(self, name, *_):
         row = self.row(name)
-        least = math.floor(1000 * max(row["unique_r2_low"], row["margin"])) / 10
+        least = digits(100 * max(row["unique_r2_low"], row["margin"]), 1)
         texts = self.hidden("hidden_texts").query("model == @name.strip(@SIGNS)")
         texts = texts.drop_duplicates("text").set_index("text")["hidden"].astype(bool)
         *most, last = texts.index[texts][:3]
         named = f"{', '.join(most)} and {last}" if most else last
-        return name, f"{least:g}", named, f"{texts.sum():,}", f"{len(texts):,}"
+        return name, least, named, f"{texts.sum():,}", f"{len(texts):,}"
 
     def needed(self, name, *_):
         row = self.row(name)
@@ -115,10 +114,10 @@ class Tables:
 
 
 TEMPLATES = {
-    rf"(\S+): no reason to keep the features: {N} images show nothing in its null space \(an even "
-    rf"leak of {PERCENT} would show": Tables.nothing,
+    rf"(\S+): no reason to keep the features: {N} images show nothing in its null space \(a "
+    rf"leak of {PERCENT}, spread evenly, would show": Tables.nothing,
     r"(\S+): (?:keep the features|known leak, found as it should be): its head drops at least "
-    rf"{N} % of the meaning, (.+?) first \({N} of {N} texts\)": Tables.dropped,
+    rf"{N} % of the meaning, (.+?) first \({N} of {N} texts are hidden\)": Tables.dropped,
     rf"(\S+): no clear reason to keep the features: its null space adds a trace, {N} % of the "
     rf"meaning, not surely more than the margin of {N} %": lambda own, name, *_: (
         name, *map(percent, own.row(name)[["unique_r2", "margin"]])

@@ -492,7 +492,7 @@ def test_the_page_asks_its_questions_in_order_and_the_decision_is_before_all_els
     page = html.unescape((written / "results/report.html").read_text())
     parts = [
         '<section id="models">',
-        "<b>m1</b>: keep the features: its head drops at least 4 % of the meaning, fur and ",
+        "<b>m1</b>: keep the features: its head drops at least 4.0 % of the meaning, fur and ",
         '<img src="data:image/svg+xml;base64,',
         "s, the space of this study, is a stand-in for CLIP that ",
         'class="plain"',

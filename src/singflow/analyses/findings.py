@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from singflow.analyses.power import images_needed
@@ -74,7 +73,7 @@ def decision(row: Mapping[Any, Any], texts: pd.DataFrame | None = None) -> str:
     if verdict == NOTHING:
         return (
             f"no reason to keep the features: {_n(row):,} images show nothing in its null space "
-            f"(an even leak of {detected(row, 'detectable')} would show)"
+            f"(a leak of {detected(row, 'detectable')}, spread evenly, would show)"
         )
     size, zero = percent(d or 0.0), "nothing found, as it should be"
     if pd.isna(d) or d > margin:
@@ -82,7 +81,7 @@ def decision(row: Mapping[Any, Any], texts: pd.DataFrame | None = None) -> str:
     said = {
         EMPTY: "logits and features hold the same: the head has no null space",
         UNJUDGED: "no answer: the translator has seen the images that it translates",
-        ZERO: f"known zero, {zero}: the embeddings follow from the logits alone",
+        ZERO: f"known zero, {zero}: the embeddings are made from its logits",
         TRACE: f"no clear reason to keep the features: its null space adds a trace, {size} of the "
         f"meaning, not surely more than the margin of {percent(margin)}",
         MISSED: "known leak, missed: its head lacks few classes, or the test misses what is there",
@@ -98,7 +97,7 @@ def _dropped(row: Mapping[Any, Any]) -> str:
     """The share that the test allows; D is a lower bound where a planted leak exceeds its D."""
     if not row["gain"] < 1:
         return f"about {percent(row['unique_r2'])}"
-    return f"at least {np.floor(1000 * max(row['unique_r2_low'], row['margin'])) / 10:g} %"
+    return f"at least {100 * max(row['unique_r2_low'], row['margin']):.1f} %"
 
 
 def _first(texts: pd.DataFrame | None) -> str:
@@ -106,7 +105,7 @@ def _first(texts: pd.DataFrame | None) -> str:
     if texts is None or not (hidden := _hidden(texts)).any():
         return ""
     named = joined(hidden.index[hidden][:HIDDEN])
-    return f", {named} first ({hidden.sum():,} of {len(hidden):,} texts)"
+    return f", {named} first ({hidden.sum():,} of {len(hidden):,} texts are hidden)"
 
 
 def _untold(row: Mapping[Any, Any]) -> str:
@@ -156,7 +155,7 @@ def _of_texts(texts: pd.DataFrame) -> list[str]:
     absent = hidden.index[~hidden]
     if len(absent) in (0, len(hidden)):
         return ["No text is hidden." if len(absent) else "Every text is hidden."]
-    return [f"Not found: {joined(absent[: -ABSENT - 1 : -1])}."]
+    return [f"Not shown to be hidden: {joined(absent[: -ABSENT - 1 : -1])}."]
 
 
 def _of_groups(groups: pd.DataFrame) -> list[str]:
@@ -170,7 +169,7 @@ def _of_groups(groups: pd.DataFrame) -> list[str]:
             continue
         most = rows[rows["hidden"]].iloc[0]
         absent = rows.loc[~rows["hidden"], "group"]
-        no = "" if absent.empty else f", and not found above the margin for {absent.iloc[-1]}"
+        no = "" if absent.empty else f", and within the margin for {absent.iloc[-1]}"
         said.append(
             f"By {kind}, D is largest for images of {most['group']} "
             f"({percent(most['unique_r2'])}){no}."

@@ -60,7 +60,8 @@ def run(
         check_weights(study, entries, words)
         if tier not in TIERS:
             say_prospects(content, study, entries["model"], str(file))
-    if args.targets == ["verdict"]:
+    finished = CATALOG["tables/summary.txt"].at(results).is_file()
+    if args.targets == ["verdict"] and not finished:  # a finished study keeps its scores
         args.config = [*(args.config or []), "analyses=[]"]
     os.environ[QUIET] = "1"
     logging.getLogger("snakemake").propagate = False  # it has a handler of its own

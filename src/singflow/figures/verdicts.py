@@ -12,7 +12,7 @@ from singflow.figures import style
 
 WIDTH = 2.9  # inches; as wide as a phone, its texts are as large as those of the page
 BLUE, ORANGE, GREY = style.COLOURS[0], style.COLOURS[5], "0.4"
-UNSEEN = "smallest even leak\nthat would show"
+UNSEEN = "smallest leak, spread\nevenly, that would show"
 SEEN: style.Look = {"color": GREY, "marker": "D", "mfc": "none", "ls": ""}
 
 

@@ -76,8 +76,8 @@ def stand_in(sources: Mapping[str, str]) -> str:
     if set(sources.values()) != {"conse"}:
         return ""
     return (
-        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP that knows the "
-        "classes of a classifier alone: the study shows that the test works. docs/first-clip.md "
+        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP that knows only "
+        "the classes of a classifier: the study shows that the test works. docs/first-clip.md "
         "leads to a verdict in CLIP"
     )
 
