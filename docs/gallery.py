@@ -21,10 +21,11 @@ PICTURES, PER_INCH = DOCS / "gallery", 100
 HEAD = """# Gallery
 
 The figures of the study `paper_demo`: `singflow study paper_demo && singflow run` makes them all.
-Figures 1 and 3 and the hidden texts are in the demo, too. Every figure says in bold what it finds.
-A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no text in it is smaller than 7
-points. A study writes each figure as PNG, PDF and SVG. A figure that has nothing to show is not
-drawn: the page of the study says what it needs.
+`snakemake --cores 1 --configfile config/studies/paper_demo.yaml
+results/paper_demo/figures/fig3.png` makes one. Figures 1 and 3 and the hidden texts are in the
+demo, too. Every figure says in bold what it finds. A study writes each figure as PNG, PDF and SVG,
+3.4 inches (a column) or 7 inches (a page) wide. A figure that has nothing to show is not drawn: the
+page of the study says what it needs.
 """
 
 
@@ -36,8 +37,8 @@ def page() -> str:
 
 
 def section(picture: Path) -> str:
-    """Title, first sentence and reading of a figure's caption, its picture and its command."""
-    name, study = picture.stem, picture.parent.name
+    """Title, first sentence and reading of a figure's caption, and its picture."""
+    name = picture.stem
     text = (REPORT / f"captions/{name}.rst").read_text(encoding="utf-8")
     about, how = " ".join(text.split()).split(" How to read it: ")
     title = next(of[name] for of in SHOWN["figures"].values() if name in of)
@@ -47,9 +48,7 @@ def section(picture: Path) -> str:
 
 {first} How to read it: {how}
 
-![{title}]({picture.relative_to(DOCS)})
-
-`snakemake --cores 1 --configfile config/studies/{study}.yaml results/{study}/figures/{name}.png`
+![{name}]({picture.relative_to(DOCS)})
 """
 
 

@@ -266,7 +266,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "evidence_groups/{space}/{model}.parquet",
         "One row per group of images: group, by (label, predicted, column: of evidence.groups), n,"
         " unique_r2 (D within the group) with its interval, p (corrected for all groups of this"
-        " kind), hidden (as of texts); none of the last three for fewer than 10 images.",
+        " kind), hidden (as of texts). Fewer than 10 images: no interval, p or hidden.",
         columns=_of(i="n", f="unique_r2 unique_r2_low unique_r2_high p", O="group by", b="hidden"),
     ),
     "own_words": Artifact(
