@@ -93,6 +93,7 @@ rule embed_prompts:
         logs("embed_prompts/{space}"),
     benchmark:
         benchmarks("embed_prompts/{space}")
+    priority: 10  # the verdict of every model waits for it
     conda:
         "environment.yaml"
     threads: config["threads"]
