@@ -53,7 +53,7 @@ def test_the_four_commands_lead_to_a_verdict_with_both_controls(tmp_path, monkey
     table = pd.read_csv("places365/val.csv")
     assert table["label"].tolist()[:3] == ["airfield", "barn", "church indoor"]
     said = project.shell("\n".join([install, write, run]))
-    assert "a verdict needs many images: 5,120 images" in said
+    assert "too few to call any leak meaning; 5,120 images" in said
     assert re.search(r"^resnet50\S* +280 ", said, re.MULTILINE)
     assert re.search(r"^resnet50@cut\S* +882 ", said, re.MULTILINE)
     assert re.search(r"^own words~ +\d", said, re.MULTILINE)

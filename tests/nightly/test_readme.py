@@ -122,8 +122,8 @@ def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(re
     first = pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0]
     shutil.copy(data_root("packaged", ".") / first, reader.folder / "photo.jpg")
     said = (
-        r"^photo.jpg: bull mastiff.*by 507 images: efficientnet_lite0: "
-        r"nothing found.*toward 'a temple'"
+        r"^photo.jpg: bull mastiff.*of the model, not of this photo: efficientnet_lite0: "
+        r"no reason to keep the features.*toward 'a temple'"
     )
     assert re.search(said, reader.shell(ANALYZE), flags=re.DOTALL | re.MULTILINE)
     output = reader.shell(f"{ANALYZE} --results results/demo --output analysis")

@@ -12,6 +12,7 @@ from singflow.pictures.selection import ORIGINAL, REMOVED
 from singflow.pictures.word_neighbours import WORDS
 
 NEEDS = "an image whose nearest words change when the null component is removed"
+NAMED = 4  # models, in what the figure finds
 
 
 def draw(sets: Frames, table: pd.DataFrame) -> Figure | None:
@@ -37,7 +38,9 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure | None:
     if not rows:
         return None
     images = len(found) // 2
-    said = [f"{' '.join(name.split())} {count} of {images}" for name, count in counts.items()]
+    most = sorted(counts, key=counts.__getitem__, reverse=True)
+    said = [f"{' '.join(name.split())} {counts[name]} of {images}" for name in most[:NAMED]]
+    said += [f"{len(most) - NAMED} others no more"] * (len(most) > NAMED)
     finding = "Photos that get a new word without their null component: "
     return draw_grid([ORIGINAL, REMOVED], rows, finding + ", ".join(said))
 

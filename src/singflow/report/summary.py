@@ -54,7 +54,8 @@ def render_text(
     """
     shown = with_own_words(models) if controls else models
     found, known = decisions(shown, texts)
-    lines = [f"Study {study}: features or logits? {QUESTION}", "", *_items(found)]
+    lines = [f"Study {study}: features or logits? {QUESTION}"]
+    lines += ["", *_items(found)] if found else []
     if (models["verdict"] == NOTHING).any():
         lines.append(HIDES)
     if known:
