@@ -118,8 +118,8 @@ def test_without_a_new_word_or_a_picture_a_model_has_no_row_and_without_rows_the
     figure = draw("fig1", {"space": {"same": same, "new": new}})
     rows = [text for text, _ in weights(figure)]
     assert "same" not in rows and rows.count("new") == 2
-    said = "Photos that get a new word without their null component: same (weak translator) 0 of 2,"
-    assert finding(figure) == f"{said} new (weak translator) 2 of 2"
+    said = "Photos that get a new word without their null component: new (weak translator) 2 of 2,"
+    assert finding(figure) == f"{said} same (weak translator) 0 of 2"
     nothing = {"space": {"m": same}}
     assert draw("fig1", nothing) is draw("fig6", nothing) is None
     assert draw("fig1", {"space": {"m": new}}, marks="known zero") is None
