@@ -51,7 +51,9 @@ def run(
     given = parse_config(args.config)
     results, tier = Path("results", given.get("study", study.study)), os.environ.get("DVC_STAGE")
     if tier in TIERS:
-        records.vouch_for([*TIERS][: [*TIERS].index(tier)])
+        above = [*TIERS][: [*TIERS].index(tier)]
+        if records.made_elsewhere(results, above):
+            records.vouch_for(above)
     elif not (args.dryrun or args.touch or args.forceall):
         records.check_made_here(results)
     if not given:

@@ -2,24 +2,24 @@
 
 import os
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from singflow.artifacts.catalog import IN_GIT, TIERS
 from singflow.errors import InputError, listed
 
 
-def results_of(study: Path) -> Iterator[Path]:
-    """The files in the folders of all tiers, without hidden (unfinished) ones."""
-    for name in (name for names in TIERS.values() for name in names if name not in IN_GIT):
+def results_of(study: Path, tiers: Iterable[str] = TIERS) -> Iterator[Path]:
+    """The files in the folders of tiers, without hidden (unfinished) ones."""
+    for name in (name for tier in tiers for name in TIERS[tier] if name not in IN_GIT):
         place = study / name
         for path in [place] if place.is_file() else sorted(place.rglob("*")):
             if path.is_file() and path.name[0] != ".":
                 yield path
 
 
-def made_elsewhere(study: Path) -> list[str]:
-    """Files that no run of Snakemake in this folder has made or vouched for.
+def made_elsewhere(study: Path, tiers: Iterable[str] = TIERS) -> list[str]:
+    """Files of tiers that no run of Snakemake in this folder has made or vouched for.
 
     Either they have no record, or their time is not that of their record, or of the record of
     another file that DVC has linked to the same object of its cache. Files of a job that was killed
@@ -29,7 +29,7 @@ def made_elsewhere(study: Path) -> list[str]:
     from snakemake.persistence.file import FilePersistence
 
     records = FilePersistence(nolock=True, path=Path(".snakemake"))
-    ended = {path: records.metadata(IOFile(str(path))) for path in results_of(study)}
+    ended = {path: records.metadata(IOFile(str(path))) for path in results_of(study, tiers)}
     times = {(path.stat().st_ino, each.endtime) for path, each in ended.items() if each}
     found = [
         str(path)
@@ -51,10 +51,8 @@ def check_made_here(study: Path) -> None:
         )
 
 
-def vouch_for(targets: Collection[str]) -> None:
+def vouch_for(targets: Iterable[str]) -> None:
     """Let Snakemake take files as they are, whatever their clocks and its own records say."""
-    if not targets:  # which would be all
-        return
     quiet = ["--quiet", "host", "progress", "rules", "--ignore-incomplete"]  # of errors too: all
     command = ["snakemake", "--touch", "--forceall", "--cores", "1", *quiet, "--", *targets]
     environment = os.environ | {"SNAKEMAKE_PROFILE": "none"}
@@ -63,7 +61,7 @@ def vouch_for(targets: Collection[str]) -> None:
         raise InputError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
 
 
-def fill(study: Path, tiers: Collection[str]) -> None:
+def fill(study: Path, tiers: Iterable[str]) -> None:
     """Make folders of analyses that the study does not ask for, as DVC misses no output."""
     for name in (name for tier in tiers for name in TIERS[tier] if "." not in name):
         (study / name).mkdir(parents=True, exist_ok=True)
