@@ -32,20 +32,12 @@ rule measure_evidence:
         runtime=MEDIUM,
         turn=1,
     params:
-        program=shipped("scripts/measure_evidence.py"),
-        flags=flags(
-            "extraction.shards",
-            "evidence",
-            "translator.lambdas",
-            "translator.folds",
-            "translator.reference",
-            "summary.confidence",
-            "seed",
-            "data.table",
-            "class_list=data.classes",
+        **step(
+            "measure_evidence",
+            "extraction.shards evidence translator.lambdas translator.folds "
+            "translator.reference summary.confidence seed data.table class_list=data.classes "
             "threads",
         ),
-        code=code("measure_evidence"),
         reference=state("reference"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
@@ -76,9 +68,7 @@ rule measure_scores:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/measure_scores.py"),
-        flags=flags("extraction.shards", "threads"),
-        code=code("measure_scores"),
+        **step("measure_scores", "extraction.shards threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -107,9 +97,7 @@ rule measure_zero_shot:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/measure_zero_shot.py"),
-        flags=flags("extraction.shards", "threads"),
-        code=code("measure_zero_shot"),
+        **step("measure_zero_shot", "extraction.shards threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -135,9 +123,7 @@ rule validate_null_space:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/validate_null_space.py"),
-        flags=flags("extraction.shards", "seed", "threads"),
-        code=code("validate_null_space"),
+        **step("validate_null_space", "extraction.shards seed threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -165,9 +151,7 @@ rule scan_concepts:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/scan_concepts.py"),
-        flags=flags("extraction.shards", "threads"),
-        code=code("scan_concepts"),
+        **step("scan_concepts", "extraction.shards threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -192,19 +176,11 @@ rule steer_concepts:
         "environment.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=memory(
-            1400,
-            rows=3,
-            widths=3,
-            images=600
-            + 400 * len(config["steering"]["prompts"]) * len(config["steering"]["target_is_deg"]),
-        ),
+        mem_mb=memory(1400, rows=3, widths=3, images=600 + 400 * STEERED),
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/steer_concepts.py"),
-        flags=flags("extraction.shards", "steering", "threads"),
-        code=code("steer_concepts"),
+        **step("steer_concepts", "extraction.shards steering threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -234,19 +210,11 @@ rule probe_principal:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/probe_principal.py"),
-        flags=flags(
-            "extraction.shards",
-            "probe",
-            "evidence.groups",
-            "translator.folds",
-            "translator.reference",
-            "summary.confidence",
-            "data.table",
-            "class_list=data.classes",
-            "threads",
+        **step(
+            "probe_principal",
+            "extraction.shards probe evidence.groups translator.folds translator.reference "
+            "summary.confidence data.table class_list=data.classes threads",
         ),
-        code=code("probe_principal"),
         reference=state("reference"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

@@ -122,20 +122,21 @@ def package():
     return jobs
 
 
-def flags(*keys):
-    """Flags of a job: its results, wildcards, and values of params.yaml by their keys."""
+def step(name, keys=""):
+    """Parameters of a step: its program, its flags (results, wildcards, and values of params.yaml by
+    their keys), and the digest of its program and modules, by src/singflow/engines/code.py."""
+    drawn = name.startswith("plot_")
 
-    def of_job(wildcards):
+    def flags(wildcards):
         items = [name for name in ("space", "model", "kind", "shard") if name in wildcards.keys()]
         words = [f"--results {results()}", *(f"--{name} {wildcards[name]}" for name in items)]
-        return " ".join([*words, package().flags_of(config, keys)]).strip()
+        return " ".join([*words, package().flags_of(config, keys.split())]).strip()
 
-    return of_job
-
-
-def code(step):
-    """The digest of a step's program and of its modules, by src/singflow/engines/code.py."""
-    return lambda wildcards: package().code_of(step, CHECKOUT)
+    return {
+        "program": f"-m singflow.figures.{name}" if drawn else shipped(f"scripts/{name}.py"),
+        "flags": flags,
+        "code": lambda wildcards: package().code_of(name, CHECKOUT),
+    }
 
 
 def state(kind):
@@ -174,3 +175,4 @@ def minutes(first):
 
 
 SHORT, MEDIUM, LONG = minutes(20), minutes(120), minutes(720)
+STEERED = len(config["steering"]["prompts"]) * len(config["steering"]["target_is_deg"])

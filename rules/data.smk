@@ -17,9 +17,7 @@ rule resolve_study:
         mem_mb=memory(1500),
         runtime=SHORT,
     params:
-        program=shipped("scripts/resolve_study.py"),
-        flags=flags(),
-        code=code("resolve_study"),
+        **step("resolve_study"),
         study=state("study"),
     shell:
         "python {params.program:q} {params.flags} --params {input.params:q} --log {log}"
@@ -43,9 +41,7 @@ rule resolve_model:
         mem_mb=memory(1500),
         runtime=SHORT,
     params:
-        program=shipped("scripts/resolve_model.py"),
-        flags=flags("weights", "data.source", "data.root", "data.classes"),
-        code=code("resolve_model"),
+        **step("resolve_model", "weights data.source data.root data.classes"),
         entry=state("model"),
         images=state("images"),
     shell:
@@ -69,9 +65,7 @@ rule resolve_space:
         mem_mb=memory(1500),
         runtime=SHORT,
     params:
-        program=shipped("scripts/resolve_space.py"),
-        flags=flags("weights"),
-        code=code("resolve_space"),
+        **step("resolve_space", "weights"),
         entry=state("space"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
@@ -97,9 +91,7 @@ rule build_manifest:
         runtime=MEDIUM,
         turn=1,
     params:
-        program=shipped("scripts/build_manifest.py"),
-        flags=flags("data", "translator.folds", "translator.reference", "seed", "threads"),
-        code=code("build_manifest"),
+        **step("build_manifest", "data translator.folds translator.reference seed threads"),
         images=state("images"),
         # It is only checked, so it must not run the step again: Snakemake does not watch a
         # parameter that depends on the output.

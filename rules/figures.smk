@@ -16,9 +16,7 @@ rule plot_scores:
         mem_mb=memory(1500, images=400 * len(config["models"]) * len(config["spaces"])),
         runtime=SHORT,
     params:
-        program="-m singflow.figures.plot_scores",
-        flags=flags("models", "spaces"),
-        code=code("plot_scores"),
+        **step("plot_scores", "models spaces"),
     shell:
         "python {params.program} {params.flags} --log {log}"
 
@@ -36,9 +34,7 @@ use rule plot_scores as plot_labels with:
         benchmarks("plot_labels")
     localrule: True  # which `use rule` does not pass on
     params:
-        program="-m singflow.figures.plot_labels",
-        flags=flags("models", "spaces", "plot_labels.labels"),
-        code=code("plot_labels"),
+        **step("plot_labels", "models spaces plot_labels.labels"),
 
 
 use rule plot_scores as plot_concepts with:
@@ -56,9 +52,7 @@ use rule plot_scores as plot_concepts with:
         benchmarks("plot_concepts")
     localrule: True
     params:
-        program="-m singflow.figures.plot_concepts",
-        flags=flags("plot_concepts", "models", "spaces"),
-        code=code("plot_concepts"),
+        **step("plot_concepts", "plot_concepts models spaces"),
 
 
 use rule plot_scores as plot_translators with:
@@ -75,9 +69,7 @@ use rule plot_scores as plot_translators with:
         benchmarks("plot_translators")
     localrule: True
     params:
-        program="-m singflow.figures.plot_translators",
-        flags=flags("comparison.models", "spaces", "comparison.kinds"),
-        code=code("plot_translators"),
+        **step("plot_translators", "comparison.models spaces comparison.kinds"),
 
 
 use rule plot_scores as plot_null_validation with:
@@ -94,9 +86,7 @@ use rule plot_scores as plot_null_validation with:
         benchmarks("plot_null_validation")
     localrule: True
     params:
-        program="-m singflow.figures.plot_null_validation",
-        flags=flags("models", "summary.confidence"),
-        code=code("plot_null_validation"),
+        **step("plot_null_validation", "models summary.confidence"),
 
 
 use rule plot_scores as plot_probes with:
@@ -113,9 +103,7 @@ use rule plot_scores as plot_probes with:
         benchmarks("plot_probes")
     localrule: True
     params:
-        program="-m singflow.figures.plot_probes",
-        flags=flags("models", "spaces", "summary.confidence"),
-        code=code("plot_probes"),
+        **step("plot_probes", "models spaces summary.confidence"),
 
 
 use rule plot_scores as plot_hidden_texts with:
@@ -132,9 +120,7 @@ use rule plot_scores as plot_hidden_texts with:
         benchmarks("plot_hidden_texts")
     localrule: True
     params:
-        program="-m singflow.figures.plot_hidden_texts",
-        flags=flags("models", "spaces"),
-        code=code("plot_hidden_texts"),
+        **step("plot_hidden_texts", "models spaces"),
 
 
 use rule plot_scores as plot_pictures with:
@@ -150,9 +136,7 @@ use rule plot_scores as plot_pictures with:
         benchmarks("plot_pictures")
     localrule: True
     params:
-        program="-m singflow.figures.plot_pictures",
-        flags=flags("models", "spaces"),
-        code=code("plot_pictures"),
+        **step("plot_pictures", "models spaces"),
 
 
 use rule plot_scores as plot_closeups with:
@@ -173,6 +157,4 @@ use rule plot_scores as plot_closeups with:
         benchmarks("plot_closeups")
     localrule: True
     params:
-        program="-m singflow.figures.plot_closeups",
-        flags=flags("models", "spaces"),
-        code=code("plot_closeups"),
+        **step("plot_closeups", "models spaces"),

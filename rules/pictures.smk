@@ -32,19 +32,12 @@ rule render_pictures:
         turn=1,
         gpu=gpus("generator"),
     params:
-        program=shipped("scripts/render_pictures.py"),
-        flags=flags(
-            "extraction.shards",
-            "pictures",
-            *(["steering"] if asked("figures/fig6.png") else []),
-            "comparison" if asked("network") else "comparison.models",
-            "data.source",
-            "data.root",
-            "data.max_pixels",
-            "extraction.device",
-            "seed",
-            "threads",
+        **step(
+            "render_pictures",
+            "extraction.shards pictures "
+            + ("steering " if asked("figures/fig6.png") else "")
+            + ("comparison " if asked("network") else "comparison.models ")
+            + "data.source data.root data.max_pixels extraction.device seed threads",
         ),
-        code=code("render_pictures"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

@@ -27,18 +27,10 @@ rule write_report:
         mem_mb=memory(1800, images=650),
         runtime=SHORT,
     params:
-        program=shipped("scripts/write_report.py"),
-        flags=flags(
-            "report",
-            "controls",
-            "models",
-            "spaces",
-            "analyses",
-            "summary.confidence",
-            "summary.min_r2",
-            "seed",
+        **step(
+            "write_report",
+            "report controls models spaces analyses summary.confidence summary.min_r2 seed "
             "data.classes",
         ),
-        code=code("write_report"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

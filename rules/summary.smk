@@ -25,17 +25,7 @@ rule summarize:
         mem_mb=memory(1700, images=750),
         runtime=SHORT,
     params:
-        program=shipped("scripts/summarize.py"),
-        flags=flags(
-            "summary",
-            "controls",
-            "models",
-            "spaces",
-            "analyses",
-            "extraction.top1_margin",
-            "seed",
-        ),
-        code=code("summarize"),
+        **step("summarize", "summary controls models spaces analyses extraction.top1_margin seed"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -60,9 +50,7 @@ rule compare_models:
         mem_mb=memory(1400),
         runtime=SHORT,
     params:
-        program=shipped("scripts/compare_models.py"),
-        flags=flags("models", "spaces", "analyses", "summary.confidence"),
-        code=code("compare_models"),
+        **step("compare_models", "models spaces analyses summary.confidence"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -87,9 +75,7 @@ rule list_concepts:
         mem_mb=memory(1500),
         runtime=SHORT,
     params:
-        program=shipped("scripts/list_concepts.py"),
-        flags=flags("models", "spaces", "concepts", "summary.confidence"),
-        code=code("list_concepts"),
+        **step("list_concepts", "models spaces concepts summary.confidence"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -109,17 +95,10 @@ rule tabulate_steering:
     conda:
         "environment.yaml"
     resources:
-        mem_mb=memory(
-            1400,
-            images=550
-            * len(config["steering"]["prompts"])
-            * len(config["steering"]["target_is_deg"]),
-        ),
+        mem_mb=memory(1400, images=550 * STEERED),
         runtime=SHORT,
     params:
-        program=shipped("scripts/tabulate_steering.py"),
-        flags=flags("models", "spaces"),
-        code=code("tabulate_steering"),
+        **step("tabulate_steering", "models spaces"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -143,8 +122,9 @@ rule compare_translators:
         mem_mb=memory(1400),
         runtime=SHORT,
     params:
-        program=shipped("scripts/compare_translators.py"),
-        flags=flags("comparison.models", "spaces", "comparison.kinds", "summary.min_r2", "seed"),
-        code=code("compare_translators"),
+        **step(
+            "compare_translators",
+            "comparison.models spaces comparison.kinds summary.min_r2 seed",
+        ),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

@@ -16,9 +16,7 @@ rule extract_head:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/extract_head.py"),
-        flags=flags("data.source", "data.root"),
-        code=code("extract_head"),
+        **step("extract_head", "data.source data.root"),
         images=state("images"),
     shell:
         "python {params.program:q} {params.flags} --whole {input.whole:q} --log {log}"
@@ -45,9 +43,7 @@ rule extract_features:
         cpus_per_task=decoders,
         gpu=gpus("tower"),
     params:
-        program=shipped("scripts/extract_features.py"),
-        flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
-        code=code("extract_features"),
+        **step("extract_features", "extraction data.source data.root data.max_pixels seed threads"),
     shell:
         "python {params.program:q} {params.flags} --whole {input.whole:q} --log {log}"
 
@@ -72,9 +68,7 @@ rule embed_images:
         cpus_per_task=decoders,
         gpu=gpus("tower"),
     params:
-        program=shipped("scripts/embed_images.py"),
-        flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
-        code=code("embed_images"),
+        **step("embed_images", "extraction data.source data.root data.max_pixels seed threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -102,17 +96,11 @@ rule embed_prompts:
         runtime=MEDIUM,
         turn=1,
     params:
-        program=shipped("scripts/embed_prompts.py"),
-        flags=flags(
-            "prompts",
-            "targets=steering.prompts",
-            "translator.reference",
-            "extraction.device",
-            "concepts.vocabulary",
-            "data.classes",
-            "threads",
+        **step(
+            "embed_prompts",
+            "prompts targets=steering.prompts translator.reference extraction.device "
+            "concepts.vocabulary data.classes threads",
         ),
-        code=code("embed_prompts"),
         reference=state("reference"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
@@ -139,8 +127,6 @@ rule embed_classes:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/embed_classes.py"),
-        flags=flags("prompts", "extraction.device", "data.classes", "threads"),
-        code=code("embed_classes"),
+        **step("embed_classes", "prompts extraction.device data.classes threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

@@ -19,9 +19,7 @@ rule fit_projector:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/fit_projector.py"),
-        flags=flags("extraction.shards", "projector", "threads"),
-        code=code("fit_projector"),
+        **step("fit_projector", "extraction.shards projector threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
 
@@ -48,9 +46,7 @@ rule fit_translator:
         runtime=SHORT,
         turn=1,
     params:
-        program=shipped("scripts/fit_translator.py"),
-        flags=flags("extraction.shards", "translator", "threads"),
-        code=code("fit_translator"),
+        **step("fit_translator", "extraction.shards translator threads"),
         reference=state("reference"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
@@ -78,16 +74,10 @@ rule train_translator:
         runtime=LONG,
         gpu=gpus("network"),
     params:
-        program=shipped("scripts/train_translator.py"),
-        flags=flags(
-            "extraction.shards",
-            "training",
-            "translator.reference",
-            "extraction.device",
-            "seed",
-            "threads",
+        **step(
+            "train_translator",
+            "extraction.shards training translator.reference extraction.device seed threads",
         ),
-        code=code("train_translator"),
         reference=state("reference"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"

@@ -72,7 +72,8 @@ def lacking(rule):
     for name in artifacts(part(rule, "input")):
         if not there(f"{RESULTS}/{CATALOG[name].path.split('/')[0]}"):
             yield name
-    flags = re.findall(r'"([\w.=]+)"', re.search(r"flags=flags\((.*?)\),\n", text, re.S)[1])
+    given = re.findall(r'"([\w.= ]+)"', re.search(r"\*\*step\((.*?)\),\n", text, re.S)[1])
+    flags = " ".join(given[1:]).split()
     read = [flag.partition("=")[2] or flag for flag in flags if flag not in CATALOG]
     for key in [*read, *re.findall(r'own\("([\w.]+)"\)', text)]:
         parts = key.split(".")
