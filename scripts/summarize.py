@@ -5,9 +5,9 @@ from functools import partial
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.controls import Controls
 from singflow.analyses.findings import TABLES, looked_at
 from singflow.analyses.summary import (
+    Controls,
     Summary,
     add_verdicts,
     for_git,

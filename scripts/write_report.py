@@ -4,9 +4,8 @@ import base64
 from pathlib import Path
 
 from singflow import cli
-from singflow.analyses.controls import Controls
 from singflow.analyses.findings import HIDES, decisions
-from singflow.analyses.summary import NOTHING, with_own_words
+from singflow.analyses.summary import NOTHING, Controls, with_own_words
 from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.catalog import asked
 from singflow.artifacts.files import write_bytes

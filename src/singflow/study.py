@@ -20,11 +20,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from singflow.analyses.concepts import Concepts
-from singflow.analyses.controls import Controls
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.probes import Probe
 from singflow.analyses.steering import Steering
-from singflow.analyses.summary import Summary
+from singflow.analyses.summary import Controls, Summary
 from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.made import Made

@@ -15,7 +15,8 @@ from sklearn.model_selection import PredefinedSplit
 
 from singflow.analyses import evidence
 from singflow.analyses.bands import BANDS, PENALTIES, Bands
-from singflow.analyses.evidence import EVEN, FIRST, Distances, FittedOwnWords, gain, unique_r2
+from singflow.analyses.evidence import Distances, FittedOwnWords, unique_r2
+from singflow.analyses.leaks import EVEN, FIRST, SHARES, Planted, detectable, directions, gain
 from singflow.analyses.readout import OWN, Fit, Targets
 from tests.analyses.test_bands import plain_kernels, refit
 from tests.analyses.test_readout import ALIKE, WEIGHTS, block_of, embeddings, exact, in_folds, parts
@@ -285,9 +286,9 @@ def planted_on(block, most, draws=3):
     noise = np.random.default_rng(5).standard_normal((len(missed), draws * min(most, 8)))
     both = [embeddings, lambda _: noise]
     covariance = missed.T @ missed / len(missed)
-    leaks = evidence.Planted.on(
+    leaks = Planted.on(
         marks.read_outs(parts(block), bands, WEIGHTS, both),
-        *(0.3, covariance, variance, marks, draws, most, 0),
+        *(0.3, covariance, variance, marks.null(block), draws, most, 0),
     )
     return leaks, block.embeddings - missed, covariance, variance, marks
 
@@ -312,7 +313,7 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
         assert np.linalg.norm(along) == pytest.approx(1.0)
         kinds = {EVEN: hidden, FIRST: np.outer(first, along)}
         mine = np.flatnonzero(np.array(leaks.draw) == draw)
-        assert len(mine) == 1 + 2 * len(evidence.SHARES)
+        assert len(mine) == 1 + 2 * len(SHARES)
         for place in mine:
             share = leaks.share[place]
             size = np.sqrt(share / (1 - share) * variance)
@@ -320,15 +321,15 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
             assert found[place] == pytest.approx((moved**2).sum(axis=1).mean())
             assert size**2 / (size**2 + variance) == pytest.approx(share)
             assert leaks.targets.variance[place] == pytest.approx((size**2 + variance) / variance)
-    assert sorted(set(leaks.share)) == [0.0, *evidence.SHARES]
+    assert sorted(set(leaks.share)) == [0.0, *SHARES]
 
 
 def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_length():
-    seen = [evidence.directions(40, 10, 0, draw) for draw in range(2)]
+    seen = [directions(40, 10, 0, draw) for draw in range(2)]
     for one in seen:
         np.testing.assert_allclose(one.T @ one, 4 * np.eye(10), atol=1e-9)
     assert abs(seen[0] - seen[1]).max() > 0.1
-    np.testing.assert_array_equal(evidence.directions(10, 10, 0, 0), np.eye(10))
+    np.testing.assert_array_equal(directions(10, 10, 0, 0), np.eye(10))
     assert planted_on(planted(), 3)[0].readouts._columns.shape == (240, 3 * 7 + 1)
 
 
@@ -342,7 +343,7 @@ def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_the
     found = measured(planted(n=400), draws=6)
     table = found.planted
     assert list(table) == ["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"]
-    shares = [*np.repeat([0.0, *evidence.SHARES], 6), *np.repeat(evidence.SHARES, 6)]
+    shares = [*np.repeat([0.0, *SHARES], 6), *np.repeat(SHARES, 6)]
     assert table["share"].tolist() == shares
     assert table["kind"].tolist() == [EVEN] * 36 + [FIRST] * 30
     assert table["draw"].tolist() == [*range(6)] * 11 and table["draw"].dtype == np.int64
@@ -353,7 +354,7 @@ def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_the
         assert mean.is_monotonic_increasing
         assert 0.05 < mean[0.1] < 0.11 and 0.15 < mean[0.3] < 0.32
         name = "detectable" if kind == EVEN else "detectable_first"
-        assert found.facts[name] == pytest.approx(evidence.detectable(table, kind, 0.05))
+        assert found.facts[name] == pytest.approx(detectable(table, kind, 0.05))
         assert 0.01 < found.facts[name] < 0.1
     assert table[table["share"] == 0]["unique_r2"].mean() < 0.002
     assert found.facts["gain"] == gain(table) and 0.5 < gain(table) < 1.1
@@ -408,8 +409,8 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
 
 
 def test_leaks_are_planted_on_noise_that_is_like_the_errors_of_the_plain_read_out(monkeypatch):
-    on, given = evidence.Planted.on, []
-    monkeypatch.setattr(evidence.Planted, "on", lambda *them: given.extend(them) or on(*them))
+    on, given = Planted.on, []
+    monkeypatch.setattr(Planted, "on", lambda *them: given.extend(them) or on(*them))
     plain, full = (errors := measured(planted(leak=0.5)).residuals).plain, errors.full
     np.testing.assert_allclose(given[2], plain.T @ plain / len(plain), rtol=0, atol=1e-9)
     assert (full**2).sum() < 0.9 * (plain**2).sum()
@@ -440,9 +441,9 @@ HALF_WAY = np.sqrt(0.01 * 0.03)  # log p crosses 0.05 half-way between 1 % and 3
 def test_the_smallest_leak_is_read_off_between_the_shares_for_nine_of_ten_draws(draws, smallest):
     alone, wanted = leaks_of(*draws), smallest and pytest.approx(smallest)
     both = pd.concat([alone, leaks_of(ALWAYS, kind=FIRST)])
-    assert evidence.detectable(alone, EVEN, 0.05) == wanted
-    assert evidence.detectable(both, EVEN, 0.05) == wanted
-    assert evidence.detectable(both, FIRST, 0.05) == pytest.approx(0.01)
+    assert detectable(alone, EVEN, 0.05) == wanted
+    assert detectable(both, EVEN, 0.05) == wanted
+    assert detectable(both, FIRST, 0.05) == pytest.approx(0.01)
 
 
 def test_no_number_is_made_of_too_few_images_or_without_a_null_space():

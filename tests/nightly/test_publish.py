@@ -13,7 +13,7 @@ from singflow.artifacts.catalog import artifact_of, brought
 from tests.project import MADE, ROOT, blocks
 
 PAGE, TABLE = "results/demo/report.html", "results/demo/tables/labels.csv"
-MINE, CODE = "checkpoints/mine.pth", "src/singflow/analyses/controls.py"
+MINE, CODE = "checkpoints/mine.pth", "src/singflow/analyses/ranking.py"
 PUBLISHED = "study demo is published"
 README = blocks((ROOT / "README.md").read_text())
 (FETCH,) = (block.splitlines() for block in README if block.startswith("make fetch"))

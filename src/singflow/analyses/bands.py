@@ -16,6 +16,7 @@ import scipy
 from singflow.parallel import map_apart
 
 TEMPERATURES = (1.0, 2.0, 4.0)  # T of the softmax band
+TINY = np.finfo(np.float64).tiny
 OFFSET = 0.5  # of the ReLU units, beside coordinates of mean square 1
 LEADING = 32  # principal coordinates of a that have bands of their own
 DIRICHLET, DRAWN, DRAWN_BY = 0.5, 24, 7  # concentration, number and seed of the drawn weights

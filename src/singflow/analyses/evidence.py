@@ -23,15 +23,25 @@ from threadpoolctl import threadpool_limits
 from singflow.analyses.bands import (
     MIDDLE,
     PENALTIES,
+    TINY,
     Bands,
     Block,
     Blocks,
     descend,
-    leading_directions,
     search_weights,
     softmax,
 )
-from singflow.analyses.geometry import random_basis
+from singflow.analyses.leaks import (
+    EVEN,
+    FIRST,
+    PLANTED,
+    PLANTED_MANY,
+    Planted,
+    detectable,
+    directions,
+    gain,
+    leak_table,
+)
 from singflow.analyses.readout import (
     LANDMARKS,
     OWN,
@@ -49,21 +59,13 @@ from singflow.config.sections import Column, Section
 GROUPS, GROUPS_MANY = 40, 20
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 OWN_WORDS = len(SHARP) + 2
-SHARES = (0.003, 0.01, 0.03, 0.1, 0.3)  # planted leaks, as shares of the embeddings' variance
-EVEN, FIRST = "even", "first"  # leaks along all null coordinates, and along their first direction
-TINY = np.finfo(np.float64).tiny
-POWER = 0.9  # share of the draws in which a study must call a planted leak meaning
 # D is shown to 0.1 %: an interval counts as above 0 if its lower end exceeds half of that
 RESOLUTION = 5e-4
 UNKNOWN = (  # where there is no D
     *("unique_r2", "unique_r2_low", "unique_r2_high", "unique_r2_without", "p", "detectable"),
     *("detectable_first", "gain", "null_r2", "blind_unique_r2", "weights", "lambdas"),
 )
-ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, and has no directions
 SEARCHED, SKETCH = 800, 128  # images, and directions of the embedding, that weights are found on
-# Directions of the embedding in which a leak is planted, with exact kernels and with features, and
-# in which the blind check looks.
-PLANTED, PLANTED_MANY = 64, 12
 
 
 class EvidenceSettings(Section):
@@ -328,11 +330,6 @@ class Distances:
         return np.array([self.total(group) for group in sorted(self._sums)])
 
 
-def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
-    """At most `most` random orthonormal directions (m, q) that keep the mean squared length."""
-    return np.eye(m) if m <= most else random_basis(m, most, seed, draw) * np.sqrt(m / most)
-
-
 def unique_r2(
     readouts: ReadOuts,
     targets: Targets,
@@ -456,105 +453,6 @@ class Landmarks:
         columns = np.hstack([part(block) for part in parts])
         return Exact(bands.mixed(weights), self.null(block), columns, block)
 
-    def first_direction(self) -> np.ndarray:
-        """First principal direction (k,) of b, with mean square 1 along it."""
-        null = self.null(self.block)
-        (spread,), axes = leading_directions(null.T @ null / len(null), 1)
-        first = axes[:, 0] * np.sign(axes[np.abs(axes[:, 0]).argmax(), 0])
-        return np.asarray(first / spread)
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Leaks planted on a study: its plain prediction, a remainder of its covariance, and b.
-
-    readouts, targets: of the planted embeddings. kind, share, draw: of each target.
-    """
-
-    readouts: ReadOuts
-    targets: Targets
-    kind: list[str]
-    share: list[float]
-    draw: list[int]
-
-    @classmethod
-    def on(
-        cls,
-        readouts: ReadOuts,
-        penalty: float,
-        covariance: np.ndarray,
-        variance: float,
-        marks: Landmarks,
-        draws: int,
-        most: int,
-        seed: int,
-    ) -> "Planted":
-        """Plant leaks.
-
-        The planted embedding is z' = p + R^T w + s h: the plain prediction p, noise R^T w of the
-        covariance R^T R of its errors, with w white, and a leak h of mean square 1. h is G^T b with
-        a random G, along all null coordinates (EVEN), or the first principal coordinate of b times
-        a random direction (FIRST). s^2 = share / (1 - share) * Var z makes the leak the share of
-        the variance. All of these are columns of one derived read-out, and the squared error of z'
-        is that of p + R^T w, plus 2 s times its product with that of h, plus s^2 times that of h:
-        so all shares cost no more than one (`pairs`, `weights`). A draw has 2 q + 1 columns: q of
-        p + R^T w, q of an even h, and p + R^T w along one random direction. The last column of
-        all is the first principal coordinate of b.
-
-        readouts: their first columns are the remainder (m,), their last ones white noise, `most`
-        (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
-        variance: of the embeddings. An embedding of more than `most` dimensions is seen through
-        random directions.
-        """
-        null, m = marks.null(marks.block), len(covariance)
-        k, q = null.shape[1], min(m, most)
-        wide = draws * (2 * q + 1) + 1
-        mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
-        leak[:, -1] = marks.first_direction()
-        pairs = []
-        for draw in range(draws):
-            generator = np.random.default_rng([seed, 1, draw])
-            seen = directions(m, most, seed, 1 + draw)
-            root = _root(seen.T @ covariance @ seen, ROUNDING * variance)
-            toward = generator.standard_normal(q)
-            toward /= np.linalg.norm(toward)
-            even = generator.standard_normal((k, q))
-            even /= np.sqrt(max(float(((null @ even) ** 2).sum()) / len(null), TINY))
-            start, own = draw * (2 * q + 1), slice(draw * q, draw * q + q)
-            base, hidden = np.arange(start, start + q), np.arange(start + q, start + 2 * q)
-            mix[:, base], noise[own, base], leak[:, hidden] = seen, root, even
-            mix[:, start + 2 * q], noise[own, start + 2 * q] = seen @ toward, root @ toward
-            leaked, plain_last = (start + 2 * q, wide - 1), (wide - 1, wide - 1)
-            pairs += [np.stack([base, base], 1), np.stack([base, hidden], 1)]
-            pairs += [np.stack([hidden, hidden], 1), np.array([leaked, plain_last])]
-        planted = [(EVEN, 0.0), *((kind, share) for share in SHARES for kind in (EVEN, FIRST))]
-        weights = np.zeros((3 * q + 2, len(planted)))  # of the pairs of a draw
-        weights[:q] = 1.0
-        for place, (kind, share) in enumerate(planted):
-            size = np.sqrt(share / (1.0 - share) * variance)
-            rows, repeats = (slice(q, 3 * q), q) if kind == EVEN else (slice(3 * q, None), 1)
-            weights[rows, place] = np.repeat([2.0 * size, size**2], repeats)
-        kinds, sizes = (list(column) * draws for column in zip(*planted, strict=True))
-        return cls(
-            readouts.derive(penalty, mix, noise, leak),
-            Targets(
-                np.concatenate(pairs),
-                scipy.linalg.block_diag(*[weights] * draws),
-                1.0 / (1.0 - np.array(sizes)),
-            ),
-            kinds,
-            sizes,
-            np.repeat(np.arange(draws), len(planted)).tolist(),
-        )
-
-
-def _root(covariance: np.ndarray, least: float) -> np.ndarray:
-    """R (q, q) with R^T R = covariance; 0 where the total variance is at most `least`."""
-    if np.trace(covariance) <= least:
-        return np.zeros_like(covariance)
-    spectrum, axes = scipy.linalg.eigh(covariance)
-    return np.asarray((axes * np.sqrt(np.maximum(spectrum, 0.0))) @ axes.T)
-
 
 CHUNK = 256  # clusters whose noise is drawn at once
 
@@ -616,7 +514,7 @@ def unique_meaning(
         }
         marks = Landmarks.draw(blocks, distances, seed)
         if not marks.level or not distances.can_leave() or not own_words.variance > 0:
-            return facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None
+            return facts | dict.fromkeys(UNKNOWN), leak_table([]), own_words, None
         bands, weights = weighted(marks, own_words, seed, threads)
         most = PLANTED if marks.exact else PLANTED_MANY
         wide, looked = draws * min(m, most), directions(m, most, seed, 0)
@@ -648,8 +546,9 @@ def unique_meaning(
             centred = block.embeddings - np.stack([means[fold] for fold in block.fold.tolist()])
             residuals.covariance[:] += centred.T @ centred / own_words.n
         explained = null_r2(readouts, own_words.n)
+        null = marks.null(marks.block)
         planted = Planted.on(
-            readouts, plain.penalty, covariance, own_words.variance, marks, draws, most, seed
+            readouts, plain.penalty, covariance, own_words.variance, null, draws, most, seed
         )
         del readouts  # whose sums fill the memory
         penalties = PENALTIES if marks.exact else (plain.penalty,)
@@ -657,7 +556,9 @@ def unique_meaning(
             planted.readouts, planted.targets, distances, confidence, None, penalties
         )
         placed = zip(planted.kind, planted.share, planted.draw, leaks, strict=True)
-        table = _table([(*of, leak.unique_r2, leak.low, leak.p(margin)) for *of, leak in placed])
+        table = leak_table(
+            [(*of, leak.unique_r2, leak.low, leak.p(margin)) for *of, leak in placed]
+        )
         facts |= {
             "unique_r2": real.unique_r2,
             "unique_r2_low": real.low,
@@ -703,13 +604,6 @@ def null_r2(readouts: ReadOuts, n: int) -> float:
     return 1.0 - readouts.null_error(penalties[int(best[0])], readouts.folds) / n
 
 
-def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    """The planted leaks, one row each."""
-    table = pd.DataFrame(rows, columns=["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"])
-    kinds = dict.fromkeys(table.columns[1:], float) | {"draw": np.int64, "kind": object}
-    return table.astype(kinds).sort_values(["kind", "share", "draw"], ignore_index=True)
-
-
 def _blind(
     blocks: Blocks, own_words: FittedOwnWords, others: np.ndarray
 ) -> tuple[Callable[[Block], np.ndarray], float]:
@@ -725,35 +619,6 @@ def _blind(
 
     fitted = FittedOwnWords.fit(lambda: map(blind, blocks()), own_words.texts)
     return lambda block: fitted.remainder(blind(block)), fitted.variance / own_words.variance
-
-
-def detectable(planted: pd.DataFrame, kind: str, level: float) -> float | None:
-    """The smallest share of planted leaks of a kind that is called meaning in POWER of the draws.
-
-    A draw is called meaning from the share on at which p falls below the level for good, read off
-    between the planted shares (log p against log share). None if the largest share is not enough.
-    """
-    reached = []
-    leaks = planted[(planted["kind"] == kind) & (planted["share"] > 0)]
-    for _, draw in leaks.groupby("draw"):
-        shares, p = np.log(draw["share"].to_numpy()), np.maximum(draw["p"].to_numpy(), TINY)
-        above = np.flatnonzero(p > level)
-        last = int(above[-1]) if len(above) else -1
-        if last < 0:
-            reached.append(shares[0])
-        elif last == len(draw) - 1:
-            reached.append(np.inf)
-        else:
-            two = slice(last, last + 2)
-            reached.append(np.interp(-np.log(level), -np.log(p[two]), shares[two]))
-    size = np.exp(np.sort(reached)[int(np.ceil(POWER * len(reached))) - 1])
-    return float(size) if np.isfinite(size) else None
-
-
-def gain(planted: pd.DataFrame) -> float:
-    """The share of an evenly spread leak of 10 % that D shows."""
-    mean = planted[planted["kind"] == EVEN].groupby("share")["unique_r2"].mean()
-    return float((mean[0.1] - mean[0.0]) / 0.1)
 
 
 def turn_deg(unique_r2: float | None, own_words: FittedOwnWords, r2: float) -> float | None:

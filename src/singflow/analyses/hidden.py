@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.evidence import TINY, Residuals
-from singflow.artifacts.shards import ROWS_AT_ONCE
+from singflow.analyses.bands import TINY
+from singflow.analyses.evidence import Residuals
+from singflow.artifacts.shards import ROWS_AT_ONCE, in_blocks
 
 DRAWS = 999  # of the multiplier bootstrap
 CLUSTERS = 2000  # images, or groups of images, that the bootstrap draws, at most
@@ -89,9 +90,7 @@ def by_group(residuals: Residuals, groups: np.ndarray, question: Question) -> pd
     gain = np.concatenate(
         [
             (np.square(residuals.plain[rows]) - np.square(residuals.full[rows])).sum(axis=1)
-            for rows in (
-                slice(start, start + ROWS_AT_ONCE) for start in range(0, len(groups), ROWS_AT_ONCE)
-            )
+            for rows in in_blocks(np.arange(len(groups)), ROWS_AT_ONCE)
         ]
     )
     at, shape = (of_image[mine], groups[mine]), (count, found)

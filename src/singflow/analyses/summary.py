@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from singflow.analyses.evidence import POWER, RESOLUTION, SHARES
+from singflow.analyses.evidence import RESOLUTION
+from singflow.analyses.leaks import POWER, SHARES
 from singflow.analyses.statistics import (
     at_chance,
     bootstrap_interval,
@@ -48,6 +49,16 @@ class Summary(Section):
     )
     min_r2: float = Field(
         0.2, ge=-1, le=1, description="held-out R2 below which a translator is called weak"
+    )
+
+
+class Controls(Section):
+    """Controls: models whose answer is known."""
+
+    known: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto: `singflow study` adds a known leak, and in conse_minilm a known zero; "
+        "elsewhere the known zero is the blind check | none",
     )
 
 
