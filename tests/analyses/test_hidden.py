@@ -10,7 +10,7 @@ import scipy
 from singflow.analyses import hidden
 from singflow.analyses.evidence import Residuals
 from singflow.analyses.hidden import Question, by_group, by_text, clusters
-from singflow.analyses.metrics import centred_texts
+from singflow.analyses.metrics import centred_texts, unit
 from tests.analyses.test_unique_meaning import measured, planted, standard
 
 QUESTION = Question(0.005, 0.95, 0)
@@ -31,13 +31,8 @@ def residuals_of(n=80, m=6, seed=0, gain=0.0, toward=None):
     return Residuals(plain, full, np.zeros(n, np.int32), np.arange(n), np.eye(m))
 
 
-def texts_of(count=10, m=6, seed=1):
-    texts = np.random.default_rng(seed).standard_normal((count, m))
-    return texts / np.linalg.norm(texts, axis=1, keepdims=True)
-
-
-def alone(n):
-    return np.arange(n)
+def texts_of(count=10):
+    return unit(np.random.default_rng(1).standard_normal((count, 6)))
 
 
 def in_loops(influence, estimate, images, question, draws):
@@ -69,7 +64,7 @@ def drawn(seed, count):
     return np.random.default_rng(seed).standard_normal((DRAWS, count))
 
 
-@pytest.mark.parametrize("copies", [alone(80), np.arange(80) // 2, np.arange(80) % 30])
+@pytest.mark.parametrize("copies", [np.arange(80), np.arange(80) // 2, np.arange(80) % 30])
 def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     toward, question = texts_of()[0], Question(0.05, 0.9, 0)
     residuals, texts = residuals_of(gain=0.9, toward=toward), texts_of()
@@ -92,7 +87,7 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     assert of_one[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
 
 
-@pytest.mark.parametrize("copies", [alone(90), np.arange(90) // 2])
+@pytest.mark.parametrize("copies", [np.arange(90), np.arange(90) // 2])
 def test_d_by_group_is_that_of_a_bootstrap_in_loops(copies):
     residuals, question = residuals_of(n=90, gain=0.3), Question(0.05, 0.9, 0)
     groups = np.random.default_rng(2).permutation(np.repeat([-1, 0, 1, 2, 3], [9, 40, 25, 12, 4]))
@@ -125,12 +120,14 @@ def test_groups_of_few_images_have_a_size_and_no_interval():
     assert found[ends].isna().any(axis=1).tolist() == [False, True, False]
     # copies count once
     copied = by_group(
-        replace(residuals, cluster=np.where(alone(60) == 59, 58, alone(60))), groups, QUESTION
+        replace(residuals, cluster=np.where(np.arange(60) == 59, 58, np.arange(60))),
+        groups,
+        QUESTION,
     )
     assert copied["p"].isna().tolist() == [False, True, True]
     without = by_group(residuals, np.where(groups == 1, -1, groups), QUESTION)
     pd.testing.assert_frame_equal(without.loc[[0, 2]], found.loc[[0, 2]])
-    few = by_group(residuals, alone(60) // 9, QUESTION)
+    few = by_group(residuals, np.arange(60) // 9, QUESTION)
     assert few[ends].isna().all(axis=None) and len(few) == 7
     assert by_group(residuals, np.full(60, -1), QUESTION).empty
 

@@ -216,48 +216,6 @@ def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_with
         assert (single.plain[0], single.full[0]) == (plain, full)
 
 
-class Curves:
-    """Read-outs whose errors are the same curve in every fold, and higher in those not looked at.
-
-    curves: (weights of b, penalties, targets); penalties are 10^-place.
-    """
-
-    folds, looked = [*range(5)], [0, 1]
-
-    def __init__(self, curves):
-        self.curves, self.asked = curves, np.zeros((5, *curves.shape), dtype=int)
-
-    def errors(self, fit, folds, pairs):
-        own, place, mine = int(fit.own), round(-np.log10(fit.penalty)), pairs[:, 0]
-        for fold in folds:
-            self.asked[fold, own, place, mine] += 1
-        return np.stack([self.curves[own, place, mine] + 10.0 * (fold > 1) for fold in folds])
-
-
-@pytest.mark.parametrize("n", [6, 7])
-def test_every_target_walks_to_its_own_minimum_from_the_best_of_every_second_penalty(n):
-    """Curves with one minimum at each penalty, and one with a lower minimum seen only from afar.
-
-    With b the minimum is lower and two penalties further, or the curve is higher.
-    """
-    at, least = np.arange(n), [*range(n), 2]
-    plain = [np.abs(at - place) + 2.0 for place in range(n)]
-    plain.append(np.where(at == 2, 0.5, np.abs(at - 5.0) + 2.0))
-    full = [np.abs(at - min(place + 2, n - 1)) - 1.0 for place in least[:-1]]
-    curves = np.stack([np.transpose(plain), np.transpose([*full, at + 9.0])])
-    readouts, penalties = Curves(curves), [10.0**-place for place in range(n)]
-    targets = Targets.of(*[1] * (n + 1), variance=[1.0] * (n + 1))
-    found = select(readouts, targets, 1.0, penalties, (0.0, 1.0))
-    assert found.plain == [Fit(0.0, penalties[place]) for place in least]
-    places = [min(place + 2, n - 1) for place in least[:-1]]
-    assert found.full == [*(Fit(1.0, penalties[place]) for place in places), found.plain[-1]]
-    # in folds not looked at only what was chosen is asked for, and nothing is asked for twice
-    assert readouts.asked.max() == 1 and readouts.asked[2].sum() == 2 * n + 1
-    lowest = curves[0, least, range(n + 1)]
-    gain = lowest - np.append(curves[1, places, range(n)], lowest[-1])
-    np.testing.assert_allclose(found.saved, [gain] * 5)
-
-
 @pytest.mark.parametrize("form", [exact, nystroem])
 def test_nothing_to_read_out_takes_the_largest_penalty_and_no_b(form):
     block = planted()

@@ -17,6 +17,7 @@ from singflow.analyses import evidence
 from singflow.analyses.bands import BANDS, PENALTIES, Bands
 from singflow.analyses.evidence import Distances, FittedOwnWords, unique_r2
 from singflow.analyses.leaks import EVEN, FIRST, SHARES, Planted, detectable, directions, gain
+from singflow.analyses.metrics import unit
 from singflow.analyses.readout import OWN, Fit, Targets
 from tests.analyses.test_bands import plain_kernels, refit
 from tests.analyses.test_readout import ALIKE, WEIGHTS, block_of, embeddings, exact, in_folds, parts
@@ -25,8 +26,7 @@ SETTINGS = evidence.EvidenceSettings(draws=2)
 
 
 def texts_of(classes=12, m=8, seed=0):
-    texts = np.random.default_rng(seed).standard_normal((classes, m))
-    return texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    return unit(np.random.default_rng(seed).standard_normal((classes, m)))
 
 
 def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
@@ -152,17 +152,6 @@ def test_functions_of_leading_coordinates_are_no_meaning_and_a_leak_beside_them_
         told = standard(leak) * np.sqrt(2 * share / (1 - share))
         found = facts_of(replace(block, embeddings=block.embeddings + told))
         assert found["p"] < 0.05 and 0.6 * share < found["unique_r2"] < 1.1 * share
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 10_000), st.floats(0, 0.5), st.integers(2, 6))
-def test_d_of_exact_kernels_is_never_below_zero(seed, leak, folds):
-    block = planted(leak=leak, n=40, seed=seed)
-    block = in_folds(block, np.arange(40) % folds)
-    targets, distances = Targets.of(3, 5, variance=[1.0, 1.0]), Distances.of_all(parts(block))
-    estimates, _ = unique_r2(exact(block)[0], targets, distances, 0.95)
-    assert all(estimate.unique_r2 >= 0.0 for estimate in estimates)
-    assert all(len(one.without) in (18, 20) and one.low <= one.high for one in estimates)
 
 
 def test_d_is_that_of_scikit_learns_refits_and_himalayas_own_search_finds_no_better_read_out():

@@ -7,16 +7,13 @@ import pandas as pd
 from sklearn.metrics.pairwise import cosine_similarity
 
 from singflow.analyses import zero_shot
+from singflow.analyses.metrics import unit
 from singflow.analyses.zero_shot import nearest_texts, summarize_zero_shot
 from singflow.translators.ridge import Affine
 from tests.results import Results
 
 IMAGES, LABELS, DIM, WIDTH = 60, 4, 6, 9
 SHARES = ["zero_shot", "zero_shot_equivalent", "zero_shot_space", "zero_shot_chance"]
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def test_the_nearest_text_is_that_of_the_largest_cosine_whatever_the_blocks(monkeypatch):
