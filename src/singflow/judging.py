@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import EvidenceSettings, turn_deg, unique_meaning
+from singflow.analyses.evidence import EvidenceSettings, OwnWords, turn_deg, unique_meaning
 from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, grouped, whole_images
 from singflow.analyses.hidden import Question
 from singflow.evidence import Evidence
@@ -48,7 +48,8 @@ def judge(
         keep,
         how.threads,
     )
-    basis, spoken = head.null, own_words.alone()
+    basis = head.null
+    spoken = OwnWords(own_words.texts, own_words.weights, own_words.offset)
     floors, refitted = floor_of_images(pool, head, own_words, how)
     dims = {"principal_dim": head.principal.shape[1], "null_dim": basis.shape[1]}
     facts |= dims | refitted

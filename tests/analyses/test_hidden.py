@@ -146,16 +146,6 @@ def test_without_effect_the_familywise_level_of_texts_and_groups_holds():
     assert (wrong <= errors_within(0.05, 200)).all() and (wrong > 0).all()
 
 
-def test_an_effect_of_the_size_of_the_margin_is_called_no_more_often_than_none():
-    called = np.zeros(2)
-    for seed in range(100):
-        residuals = residuals_of(n=200, seed=seed, gain=0.5)
-        for at, margin in enumerate((0.5, 0.0)):
-            question = Question(margin, 0.95, 0)
-            called[at] += by_text(residuals, texts_of(), question)["p"].min() <= 0.05
-    assert called[0] <= errors_within(0.05, 100) and called[1] == 100
-
-
 def test_a_planted_text_and_a_planted_group_are_found_and_others_are_not():
     texts, block = np.eye(8)[:4], planted(n=300)
     null = block.null - block.null.mean(axis=0)

@@ -187,16 +187,6 @@ def test_what_forbids_a_verdict_comes_before_all_that_it_forbids():
             assert verdict(rest | change, LEVEL) == verdict(row, LEVEL) == expected
 
 
-def test_the_score_is_never_asked():
-    class Asked(dict):
-        def __getitem__(self, key):
-            assert key in CLEAR
-            return super().__getitem__(key)
-
-    scored = {"is_mean": 90.0, "floor_is_mean": 1.0}
-    assert verdict(Asked(CLEAR | LOW | scored), LEVEL) == NOTHING
-
-
 def judged(**p):
     """Verdicts in one space on models with these p-values; zero and leak_ are controls."""
     rows = [
@@ -392,17 +382,9 @@ def test_a_top1_far_too_low_is_said_loudly_unless_the_weights_are_random(
 
 def test_git_keeps_four_significant_digits_of_every_number():
     row = {"is_mean": 27.161568785979908, "unique_r2": -3.996976924894484e-05, "p": 2.2549e-05}
-    row |= {
-        "zero_shot_chance": 1 / 300,
-        "floor_is_sd": 0.0524849,
-        "n_per_dim": 0.0034375,
-        "d": -0.0,
-    }
-    row |= {"lambda": 1e-05, "margin": 0.005, "n": 12345, "detectable": None, "note": ""}
-    row |= {"known_leak": True}
+    row |= {"margin": 0.005, "d": -0.0, "n": 12345, "detectable": None, "known_leak": True}
     kept = for_git(row)
-    changed = {"is_mean": 27.16, "unique_r2": -3.997e-05, "p": 2.255e-05, "n_per_dim": 0.003438}
-    changed |= {"zero_shot_chance": 0.003333, "floor_is_sd": 0.05248}
+    changed = {"is_mean": 27.16, "unique_r2": -3.997e-05, "p": 2.255e-05}
     assert kept == row | changed and json.dumps(kept).count("-0.0") == 0
     assert for_git(kept) == kept and math.isnan(for_git({"as_mean": math.nan})["as_mean"])
     assert kept["known_leak"] is True

@@ -158,10 +158,6 @@ class FittedOwnWords(OwnWords):
     mean: np.ndarray
     n: int
 
-    def alone(self) -> OwnWords:
-        """Own words without the moments."""
-        return OwnWords(self.texts, self.weights, self.offset)
-
     @classmethod
     def fit(cls, blocks: Blocks, texts: np.ndarray | None) -> "FittedOwnWords":
         """Fit own words to all images by least squares; without texts, only the offset.
