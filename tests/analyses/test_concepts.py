@@ -145,9 +145,7 @@ def selected_beyond_chance(trial, content):
     texts = unit(generator.standard_normal((20, m)) + 3 * np.eye(m)[1]).astype(np.float32)
     both = (unit(embeddings[labels]).astype(np.float32) for embeddings in (original, equivalent))
     names, of_label = ([*"abcdef"], [*"abcdefghijklmnopqrst"]), np.full(6, n // 6)
-    scan = Scan(
-        [*"abcdef"], [*"abcdefghijklmnopqrst"], of_label, scan_block(*both, of_label, texts)
-    )
+    scan = Scan(*names, of_label, scan_block(*both, of_label, texts))
     picked = module.extreme_concepts(scan, 3).query("kind == 'strongest'")
     mine = module.with_numbers(picked, scan, 0.95)
     return bool(((mine["contrast_deg_low"] > 0) | (mine["contrast_deg_high"] < 0)).any())

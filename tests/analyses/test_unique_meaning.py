@@ -16,7 +16,7 @@ from sklearn.model_selection import PredefinedSplit
 from singflow.analyses import evidence
 from singflow.analyses.bands import BANDS, PENALTIES, Bands
 from singflow.analyses.evidence import Distances, FittedOwnWords, unique_r2
-from singflow.analyses.leaks import EVEN, FIRST, SHARES, Planted, detectable, directions, gain
+from singflow.analyses.leaks import EVEN, FIRST, SHARES, detectable, directions, gain, plant
 from singflow.analyses.metrics import unit
 from singflow.analyses.readout import OWN, Fit, Targets
 from tests.analyses.test_bands import plain_kernels, refit
@@ -275,7 +275,7 @@ def planted_on(block, most, draws=3):
     noise = np.random.default_rng(5).standard_normal((len(missed), draws * min(most, 8)))
     both = [embeddings, lambda _: noise]
     covariance = missed.T @ missed / len(missed)
-    leaks = Planted.on(
+    leaks = plant(
         marks.read_outs(parts(block), bands, WEIGHTS, both),
         *(0.3, covariance, variance, marks.null(block), draws, most, 0),
     )
@@ -284,15 +284,15 @@ def planted_on(block, most, draws=3):
 
 def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like_the_remainder():
     block = planted(n=600)
-    leaks, predicted, covariance, variance, marks = planted_on(block, 64)
-    columns, groups = leaks.readouts._columns, leaks.targets.groups
+    (readouts, targets, placed), predicted, covariance, variance, marks = planted_on(block, 64)
+    columns = readouts._columns
     first = columns[:, -1]
     null = marks.null(block)
     axis = np.linalg.svd(null)[2][0]
     assert abs(np.corrcoef(first, null @ axis)[0, 1]) == pytest.approx(1.0)
     assert (first**2).mean() == pytest.approx(1.0)
-    products = columns[:, leaks.targets.pairs[:, 0]] * columns[:, leaks.targets.pairs[:, 1]]
-    found = products.mean(axis=0) @ groups
+    products = columns[:, targets.pairs[:, 0]] * columns[:, targets.pairs[:, 1]]
+    found = products.mean(axis=0) @ targets.groups
     for draw in range(3):
         base, hidden, toward = np.split(columns[:, draw * 17 : draw * 17 + 17], [8, 16], axis=1)
         np.testing.assert_allclose(np.cov((base - predicted).T), covariance, atol=0.01)
@@ -301,16 +301,15 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
         along = np.linalg.lstsq(base, toward[:, 0], rcond=None)[0]
         assert np.linalg.norm(along) == pytest.approx(1.0)
         kinds = {EVEN: hidden, FIRST: np.outer(first, along)}
-        mine = np.flatnonzero(np.array(leaks.draw) == draw)
+        mine = [(at, *of) for at, (*of, of_draw) in enumerate(placed) if of_draw == draw]
         assert len(mine) == 1 + 2 * len(SHARES)
-        for place in mine:
-            share = leaks.share[place]
+        for place, kind, share in mine:
             size = np.sqrt(share / (1 - share) * variance)
-            moved = base + size * kinds[leaks.kind[place]]
+            moved = base + size * kinds[kind]
             assert found[place] == pytest.approx((moved**2).sum(axis=1).mean())
             assert size**2 / (size**2 + variance) == pytest.approx(share)
-            assert leaks.targets.variance[place] == pytest.approx((size**2 + variance) / variance)
-    assert sorted(set(leaks.share)) == [0.0, *SHARES]
+            assert targets.variance[place] == pytest.approx((size**2 + variance) / variance)
+    assert sorted({share for _, share, _ in placed}) == [0.0, *SHARES]
 
 
 def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_length():
@@ -319,7 +318,7 @@ def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_l
         np.testing.assert_allclose(one.T @ one, 4 * np.eye(10), atol=1e-9)
     assert abs(seen[0] - seen[1]).max() > 0.1
     np.testing.assert_array_equal(directions(10, 10, 0, 0), np.eye(10))
-    assert planted_on(planted(), 3)[0].readouts._columns.shape == (240, 3 * 7 + 1)
+    assert planted_on(planted(), 3)[0][0]._columns.shape == (240, 3 * 7 + 1)
 
 
 def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
@@ -398,8 +397,8 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
 
 
 def test_leaks_are_planted_on_noise_that_is_like_the_errors_of_the_plain_read_out(monkeypatch):
-    on, given = Planted.on, []
-    monkeypatch.setattr(Planted, "on", lambda *them: given.extend(them) or on(*them))
+    given = []
+    monkeypatch.setattr(evidence, "plant", lambda *them: given.extend(them) or plant(*them))
     plain, full = (errors := measured(planted(leak=0.5)).residuals).plain, errors.full
     np.testing.assert_allclose(given[2], plain.T @ plain / len(plain), rtol=0, atol=1e-9)
     assert (full**2).sum() < 0.9 * (plain**2).sum()

@@ -36,11 +36,11 @@ from singflow.analyses.leaks import (
     FIRST,
     PLANTED,
     PLANTED_MANY,
-    Planted,
     detectable,
     directions,
     gain,
     leak_table,
+    plant,
 )
 from singflow.analyses.readout import (
     LANDMARKS,
@@ -542,18 +542,14 @@ def unique_meaning(
             centred = block.embeddings - np.stack([means[fold] for fold in block.fold.tolist()])
             residuals.covariance[:] += centred.T @ centred / own_words.n
         explained = null_r2(readouts, own_words.n)
-        null = marks.null(marks.block)
-        planted = Planted.on(
-            readouts, plain.penalty, covariance, own_words.variance, null, draws, most, seed
-        )
-        del readouts  # whose sums fill the memory
+        given = readouts, plain.penalty, covariance, own_words.variance, marks.null(marks.block)
+        planted, targets, placed = plant(*given, draws, most, seed)
+        del readouts, given  # whose sums fill the memory
         penalties = PENALTIES if marks.exact else (plain.penalty,)
-        leaks, _ = unique_r2(
-            planted.readouts, planted.targets, distances, confidence, None, penalties
-        )
-        placed = zip(planted.kind, planted.share, planted.draw, leaks, strict=True)
+        leaks, _ = unique_r2(planted, targets, distances, confidence, None, penalties)
         table = leak_table(
-            [(*of, leak.unique_r2, leak.low, leak.p(margin)) for *of, leak in placed]
+            (*of, leak.unique_r2, leak.low, leak.p(margin))
+            for of, leak in zip(placed, leaks, strict=True)
         )
         facts |= {
             "unique_r2": real.unique_r2,

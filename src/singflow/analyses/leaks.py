@@ -1,6 +1,6 @@
 """Leaks planted on a study, to see how small a leak the test of meaning would find."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,88 +32,68 @@ def first_direction(null: np.ndarray) -> np.ndarray:
     return np.asarray(first / spread)
 
 
-@dataclass(frozen=True)
-class Planted:
-    """Leaks planted on a study: its plain prediction, a remainder of its covariance, and b.
+def plant(
+    readouts: ReadOuts,
+    penalty: float,
+    covariance: np.ndarray,
+    variance: float,
+    null: np.ndarray,
+    draws: int,
+    most: int,
+    seed: int,
+) -> tuple[ReadOuts, Targets, list[tuple[str, float, int]]]:
+    """Plant leaks on a study: read-outs, targets, and the kind, share and draw of each target.
 
-    readouts, targets: of the planted embeddings. kind, share, draw: of each target.
+    The planted embedding is z' = p + R^T w + s h: the plain prediction p, noise R^T w of the
+    covariance R^T R of its errors, with w white, and a leak h of mean square 1. h is G^T b with
+    a random G, along all null coordinates (EVEN), or the first principal coordinate of b times
+    a random direction (FIRST). s^2 = share / (1 - share) * Var z makes the leak the share of
+    the variance. All of these are columns of one derived read-out, and the squared error of z'
+    is that of p + R^T w, plus 2 s times its product with that of h, plus s^2 times that of h:
+    so all shares cost no more than one (`pairs`, `weights`). A draw has 2 q + 1 columns: q of
+    p + R^T w, q of an even h, and p + R^T w along one random direction. The last column of
+    all is the first principal coordinate of b.
+
+    readouts: their first columns are the remainder (m,), their last ones white noise, `most`
+    (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
+    variance: of the embeddings. null: (n, k), b of the landmarks. An embedding of more than
+    `most` dimensions is seen through random directions.
     """
-
-    readouts: ReadOuts
-    targets: Targets
-    kind: list[str]
-    share: list[float]
-    draw: list[int]
-
-    @classmethod
-    def on(
-        cls,
-        readouts: ReadOuts,
-        penalty: float,
-        covariance: np.ndarray,
-        variance: float,
-        null: np.ndarray,
-        draws: int,
-        most: int,
-        seed: int,
-    ) -> "Planted":
-        """Plant leaks.
-
-        The planted embedding is z' = p + R^T w + s h: the plain prediction p, noise R^T w of the
-        covariance R^T R of its errors, with w white, and a leak h of mean square 1. h is G^T b with
-        a random G, along all null coordinates (EVEN), or the first principal coordinate of b times
-        a random direction (FIRST). s^2 = share / (1 - share) * Var z makes the leak the share of
-        the variance. All of these are columns of one derived read-out, and the squared error of z'
-        is that of p + R^T w, plus 2 s times its product with that of h, plus s^2 times that of h:
-        so all shares cost no more than one (`pairs`, `weights`). A draw has 2 q + 1 columns: q of
-        p + R^T w, q of an even h, and p + R^T w along one random direction. The last column of
-        all is the first principal coordinate of b.
-
-        readouts: their first columns are the remainder (m,), their last ones white noise, `most`
-        (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
-        variance: of the embeddings. null: (n, k), b of the landmarks. An embedding of more than
-        `most` dimensions is seen through random directions.
-        """
-        m, k = len(covariance), null.shape[1]
-        q = min(m, most)
-        wide = draws * (2 * q + 1) + 1
-        mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
-        leak[:, -1] = first_direction(null)
-        pairs = []
-        for draw in range(draws):
-            generator = np.random.default_rng([seed, 1, draw])
-            seen = directions(m, most, seed, 1 + draw)
-            root = _root(seen.T @ covariance @ seen, ROUNDING * variance)
-            toward = generator.standard_normal(q)
-            toward /= np.linalg.norm(toward)
-            even = generator.standard_normal((k, q))
-            even /= np.sqrt(max(float(((null @ even) ** 2).sum()) / len(null), TINY))
-            start, own = draw * (2 * q + 1), slice(draw * q, draw * q + q)
-            base, hidden = np.arange(start, start + q), np.arange(start + q, start + 2 * q)
-            mix[:, base], noise[own, base], leak[:, hidden] = seen, root, even
-            mix[:, start + 2 * q], noise[own, start + 2 * q] = seen @ toward, root @ toward
-            leaked, plain_last = (start + 2 * q, wide - 1), (wide - 1, wide - 1)
-            pairs += [np.stack([base, base], 1), np.stack([base, hidden], 1)]
-            pairs += [np.stack([hidden, hidden], 1), np.array([leaked, plain_last])]
-        planted = [(EVEN, 0.0), *((kind, share) for share in SHARES for kind in (EVEN, FIRST))]
-        weights = np.zeros((3 * q + 2, len(planted)))  # of the pairs of a draw
-        weights[:q] = 1.0
-        for place, (kind, share) in enumerate(planted):
-            size = np.sqrt(share / (1.0 - share) * variance)
-            rows, repeats = (slice(q, 3 * q), q) if kind == EVEN else (slice(3 * q, None), 1)
-            weights[rows, place] = np.repeat([2.0 * size, size**2], repeats)
-        kinds, sizes = (list(column) * draws for column in zip(*planted, strict=True))
-        return cls(
-            readouts.derive(penalty, mix, noise, leak),
-            Targets(
-                np.concatenate(pairs),
-                scipy.linalg.block_diag(*[weights] * draws),
-                1.0 / (1.0 - np.array(sizes)),
-            ),
-            kinds,
-            sizes,
-            np.repeat(np.arange(draws), len(planted)).tolist(),
-        )
+    m, k = len(covariance), null.shape[1]
+    q = min(m, most)
+    wide = draws * (2 * q + 1) + 1
+    mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
+    leak[:, -1] = first_direction(null)
+    pairs = []
+    for draw in range(draws):
+        generator = np.random.default_rng([seed, 1, draw])
+        seen = directions(m, most, seed, 1 + draw)
+        root = _root(seen.T @ covariance @ seen, ROUNDING * variance)
+        toward = generator.standard_normal(q)
+        toward /= np.linalg.norm(toward)
+        even = generator.standard_normal((k, q))
+        even /= np.sqrt(max(float(((null @ even) ** 2).sum()) / len(null), TINY))
+        start, own = draw * (2 * q + 1), slice(draw * q, draw * q + q)
+        base, hidden = np.arange(start, start + q), np.arange(start + q, start + 2 * q)
+        mix[:, base], noise[own, base], leak[:, hidden] = seen, root, even
+        mix[:, start + 2 * q], noise[own, start + 2 * q] = seen @ toward, root @ toward
+        leaked, plain_last = (start + 2 * q, wide - 1), (wide - 1, wide - 1)
+        pairs += [np.stack([base, base], 1), np.stack([base, hidden], 1)]
+        pairs += [np.stack([hidden, hidden], 1), np.array([leaked, plain_last])]
+    planted = [(EVEN, 0.0), *((kind, share) for share in SHARES for kind in (EVEN, FIRST))]
+    weights = np.zeros((3 * q + 2, len(planted)))  # of the pairs of a draw
+    weights[:q] = 1.0
+    for place, (kind, share) in enumerate(planted):
+        size = np.sqrt(share / (1.0 - share) * variance)
+        rows, repeats = (slice(q, 3 * q), q) if kind == EVEN else (slice(3 * q, None), 1)
+        weights[rows, place] = np.repeat([2.0 * size, size**2], repeats)
+    placed = [(*of, draw) for draw in range(draws) for of in planted]
+    targets = Targets(
+        np.concatenate(pairs),
+        scipy.linalg.block_diag(*[weights] * draws),
+        1.0 / (1.0 - np.array([share for _, share, _ in placed])),
+    )
+    return readouts.derive(penalty, mix, noise, leak), targets, placed
 
 
 def _root(covariance: np.ndarray, least: float) -> np.ndarray:
@@ -124,7 +104,7 @@ def _root(covariance: np.ndarray, least: float) -> np.ndarray:
     return np.asarray((axes * np.sqrt(np.maximum(spectrum, 0.0))) @ axes.T)
 
 
-def leak_table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+def leak_table(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
     """The planted leaks, one row each."""
     table = pd.DataFrame(rows, columns=["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"])
     kinds = dict.fromkeys(table.columns[1:], float) | {"draw": np.int64, "kind": object}
