@@ -118,9 +118,8 @@ def test_texts_are_looked_at_only_where_something_was_found():
     assert looked_at(models)["model"].tolist() == ["a", "b"]
     of_all = pd.concat(texts(van=0.2).assign(space="s", model=name) for name in "abcdefg")
     elsewhere = texts(fur=0.3).assign(space="t", model="a")
-    found = all_findings(
-        models, pd.concat([of_all, elsewhere]), groups().assign(space="s", model="")
-    )
+    of_groups = groups().assign(space="s", model="")
+    found = all_findings(models, pd.concat([of_all, elsewhere]), of_groups)
     assert found == dict.fromkeys([("s", "a"), ("s", "b")], "Every text is hidden.")
 
 

@@ -42,14 +42,8 @@ class Images:
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
         fold = np.arange(n) % 3
         split = np.where(fold == 0, "validation", "train")
-        numbers = {
-            "fold": fold,
-            "part": fold,
-            "cluster": np.arange(n),
-            "image": np.arange(n),
-            "sha256": np.arange(n),
-        }
-        self.manifest = pd.DataFrame({"split": split, **numbers})
+        numbers = dict.fromkeys(("cluster", "image", "sha256"), np.arange(n))
+        self.manifest = pd.DataFrame({"split": split, "fold": fold, "part": fold, **numbers})
         self.features = "features of the study"
 
     def split(self, folds):

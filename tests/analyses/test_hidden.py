@@ -132,18 +132,14 @@ def test_groups_of_few_images_have_a_size_and_no_interval():
     assert by_group(residuals, np.full(60, -1), QUESTION).empty
 
 
-def errors_within(level, draws):
-    """Most false alarms in so many draws, but for chance (1 in 1,000)."""
-    return scipy.stats.binom.ppf(0.999, draws, level)
-
-
 def test_without_effect_the_familywise_level_of_texts_and_groups_holds():
     question, groups, wrong = Question(0.0, 0.95, 0), np.arange(100) % 5, np.zeros(2)
     for seed in range(200):
         residuals = residuals_of(n=100, seed=seed)
         wrong[0] += by_text(residuals, texts_of(), question)["p"].min() <= 0.05
         wrong[1] += by_group(residuals, groups, question)["p"].min() <= 0.05
-    assert (wrong <= errors_within(0.05, 200)).all() and (wrong > 0).all()
+    most = scipy.stats.binom.ppf(0.999, 200, 0.05)  # but for chance (1 in 1,000)
+    assert (wrong <= most).all() and (wrong > 0).all()
 
 
 def test_a_planted_text_and_a_planted_group_are_found_and_others_are_not():

@@ -71,10 +71,6 @@ def nystroem(block, most=None, size=40, threads=1, columns=(embeddings,)):
     return Nystroem(blocks, bands, WEIGHTS, marks.null, columns, threads)
 
 
-def squares(m):
-    return np.stack([np.arange(m)] * 2, axis=1)
-
-
 SEEDS, FOLDS = st.integers(0, 10_000), st.lists(st.integers(0, 4), min_size=30, max_size=30)
 
 
@@ -119,7 +115,7 @@ def test_residuals_are_the_errors_and_are_those_of_scikit_learn(fit):
         judged = block.fold == fold
         wanted = refit(kernel + fit.own * of_null, y, ~judged, judged, fit.penalty)
         np.testing.assert_allclose(found[judged], wanted, rtol=1e-6, atol=1e-9)
-        (errors,) = readouts.errors(fit, [fold], squares(5))
+        (errors,) = readouts.errors(fit, [fold], Targets.of(5).pairs)
         np.testing.assert_allclose(errors, (found[judged] ** 2).sum(axis=0))
     alone = np.concatenate([e[0] for _, e in readouts.residuals(FITS[:1], 5, parts(block))])
     np.testing.assert_allclose(np.concatenate([errors[1] for _, errors in pieces]), alone)
@@ -138,7 +134,7 @@ def test_derived_columns_are_the_prediction_the_last_columns_and_b():
     direct = Exact(kernel, null, wanted, block)
     derived = readouts.derive(0.1, mix, noise, leak)
     for fit in FITS:
-        found, errors = (form.errors(fit, [2], squares(4)) for form in (derived, direct))
+        found, errors = (form.errors(fit, [2], Targets.of(4).pairs) for form in (derived, direct))
         np.testing.assert_allclose(found, errors, rtol=1e-7)
 
 
@@ -148,8 +144,8 @@ def everything(readouts, block, noise=2):
     derive = 0.3, *(rng.standard_normal((rows, 4)) for rows in (3, noise, block.null.shape[1]))
     pairs = np.array([[0, 0], [1, 3], [4, 2], [2, 2]])
     for fit in FITS:
-        found[f"errors {fit}"] = readouts.errors(fit, [0, 2], squares(5))
-        found[f"without {fit}"] = readouts.errors_without(fit, squares(5))
+        found[f"errors {fit}"] = readouts.errors(fit, [0, 2], Targets.of(5).pairs)
+        found[f"without {fit}"] = readouts.errors_without(fit, Targets.of(5).pairs)
         found[f"products {fit}"] = readouts.errors_without(fit, pairs)
         derived, some = readouts.derive(*derive), np.array([[0, 0], [1, 3], [2, 2]])
         found[f"derived {fit}"] = derived.errors_without(fit, some)

@@ -40,12 +40,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 @given(st.integers(1, 5), st.integers(2, 16), st.integers(2, 12), st.floats(1e-3, 1e3), SEEDS)
 def test_the_gradient_is_autograds(n, width, dim, length, seed):
     draw = np.random.default_rng(seed).standard_normal
-    features, weight, bias, text = (
-        draw((n, width)),
-        draw((dim, width)),
-        draw(dim),
-        length * draw(dim),
-    )
+    features, weight = draw((n, width)), draw((dim, width))
+    bias, text = draw(dim), length * draw(dim)
     f = torch.tensor(features, requires_grad=True)
     e = f @ torch.tensor(weight).T + torch.tensor(bias)
     cosine = torch.nn.functional.cosine_similarity
@@ -148,11 +144,8 @@ def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_di
 
 
 def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that_do_not():
-    reached = {
-        "step": [1.0, 2, 6, 4],
-        "is_deg": [5.0, 5.1, 4.8, 50],
-        "as_target_deg": [1.0, 2, 6, 8],
-    }
+    reached = {"step": [1.0, 2, 6, 4], "is_deg": [5.0, 5.1, 4.8, 50]}
+    reached |= {"as_target_deg": [1.0, 2, 6, 8]}
     reached |= {"as_label_deg": [-1.0, 0, 4, 7], "logit_change": [1e-6, 3e-6, 2e-6, 5e-6]}
     scores = pd.DataFrame(reached).reindex(range(7))
     scores["target_is_deg"] = [5.0] * 3 + [50.0] * 3 + [90.0]
@@ -202,16 +195,13 @@ def steer_concepts(study, **flags):
     return study.read("steering")
 
 
-def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
-    caplog.set_level("INFO")
+def test_the_scripts_steer_every_image_and_tabulate(study):
     table = steer_concepts(study)
     assert list(table.dtypes.astype(str).items()) == list(STEERING_TYPES.items())
     assert table["image_id"].tolist() == np.repeat(np.arange(11), 4).tolist()
     assert table["prompt"].tolist() == np.repeat(sorted(PROMPTS), 2).tolist() * 11
     assert table["target_is_deg"].tolist() == [5.0, 30.0] * 22
     assert table["label"].tolist() == np.repeat(np.array(LABELS)[np.arange(11) % 2], 4).tolist()
-    said = "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +"
-    assert said in caplog.text
 
     weight, basis, translator, features, _ = planted(8, n=11)
     texts = np.random.default_rng(0).standard_normal((3, 9))
@@ -223,10 +213,6 @@ def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
     mine = table[(table["prompt"] == "a $x$ text") & (table["target_is_deg"] == 30)]
     mine = mine[expected.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine, expected, rtol=1e-4)
-
-    before = study.path("steering").read_bytes()
-    steer_concepts(study)
-    assert study.path("steering").read_bytes() == before
 
     study.run("tabulate_steering")
     rows = study.read("tables/steering.csv")

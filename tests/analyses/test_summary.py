@@ -141,13 +141,8 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
 
 LEVEL = 0.05
 CLEAR = {"null_dim": 280, "known_zero": False, "known_leak": False, "in_sample": False}
-CLEAR |= {
-    "validation_r2": 0.3,
-    "permuted_r2": 0.001,
-    "unique_r2_low": 0.03,
-    "p_holm": 0.01,
-    "detectable": 0.03,
-}
+CLEAR |= {"validation_r2": 0.3, "permuted_r2": 0.001, "unique_r2_low": 0.03}
+CLEAR |= {"p_holm": 0.01, "detectable": 0.03}
 DOUBTFUL = CLEAR | {"p_holm": 0.06}
 LOW, LEAK = {"p_holm": 1.0, "unique_r2_low": -0.01}, CLEAR | {"known_leak": True}
 

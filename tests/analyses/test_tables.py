@@ -52,10 +52,8 @@ def test_a_model_carries_its_marks_in_words_in_tables_and_as_signs_in_text(tmp_p
     assert tables.join_marks(dict.fromkeys(tables.MARKS, False)) == ""
     assert tables.marked("a", both) == "a*^" and tables.marked("a", "") == "a"
     assert tables.union_of_marks(tables.EDGE, "", both) == both and tables.union_of_marks() == ""
-    assert (
-        tables.legend(["", tables.ZERO, tables.WEAK]) == "*: weak translator; ~: known zero"
-        and tables.legend([""]) == ""
-    )
+    signs = tables.legend(["", tables.ZERO, tables.WEAK])
+    assert signs == "*: weak translator; ~: known zero" and tables.legend([""]) == ""
     write_table(tmp_path / "t.csv", pd.DataFrame({"model": ["a", "b"], "marks": ["", tables.ZERO]}))
     assert list(read_table(tmp_path / "t.csv")["marks"]) == ["", tables.ZERO]
 
