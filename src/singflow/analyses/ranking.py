@@ -23,16 +23,16 @@ def pair_rows(
     p is two-sided, p_holm has Holm's correction for the number of pairs. Two models differ if
     p_holm is at most 1 - confidence and the interval is farther from 0 than RESOLUTION.
     """
-    known = {
-        name: report for name, report in reports.items() if report["unique_r2_low"] is not None
+    judged = {
+        name: (classes[name], len(report["unique_r2_without"]), report["left_out"])
+        for name, report in reports.items()
+        if report["unique_r2_low"] is not None
     }
     rows = []
-    for (a, first), (b, second) in combinations(known.items(), 2):
-        judged = [
-            (len(report["unique_r2_without"]), report["left_out"]) for report in (first, second)
-        ]
-        if classes[a] != classes[b] or judged[0] != judged[1]:
+    for a, b in combinations(judged, 2):
+        if judged[a] != judged[b]:
             continue
+        first, second = reports[a], reports[b]
         without = np.subtract(first["unique_r2_without"], second["unique_r2_without"]).tolist()
         found = jackknife(first["unique_r2"] - second["unique_r2"], without, confidence)
         above = found.p(0.0)

@@ -207,17 +207,7 @@ def add_verdicts(rows: list[dict[str, Any]], confidence: float) -> None:
 
 
 def verdict(row: Mapping[str, Any], level: float) -> str:
-    """Verdict on a null space, which never depends on IS: the first that applies.
-
-    EMPTY: the head has no null space.
-    ZERO: the space is a function of this model's logits.
-    UNJUDGED: the translator has seen the images.
-    UNTOLD: D has no interval, or the translator explains nothing, as explains() has it.
-    MEANING: D exceeds the margin (p_holm is at most the level); FOUND for a known leak.
-    MISSED: the model is a known leak.
-    TRACE: the interval of D is above 0.
-    NOTHING: the study would call an even leak of MOST_LEAK meaning; otherwise UNTOLD.
-    """
+    """Verdict on a null space, which never depends on IS; level: of the test that D > margin."""
     if not row["null_dim"]:
         return EMPTY
     if row["known_zero"]:
