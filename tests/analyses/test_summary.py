@@ -58,12 +58,22 @@ def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
 NONE = [pd.DataFrame(columns=["space", "model", *columns]) for columns in TABLES.values()]
 
 
-def text_of(scores, texts=NONE[0], rejected=0, controls=False, **rows):
+def text_of(scores, texts=NONE[0], rejected=0, controls=False, sources=CLIP, **rows):
     """The text of models of one space, by name, as summarize writes it."""
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
     add_verdicts(models, 0.95)
     table = pd.DataFrame(models)
-    given = "mine", table, CLIP, texts, NONE[1], scores.assign(split="train"), rejected, 0.95, 0.2
+    given = (
+        "mine",
+        table,
+        sources,
+        texts,
+        NONE[1],
+        scores.assign(split="train"),
+        rejected,
+        0.95,
+        0.2,
+    )
     return render_text(*given, controls=controls)
 
 
@@ -333,26 +343,10 @@ def test_own_words_are_a_row_of_a_space_without_a_known_zero_unless_the_study_wa
         assert "own words~" not in other and OF_OWN_WORDS[:20] not in other
 
 
-def test_the_text_says_where_translators_have_their_images_from(scores):
-    held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
-    fitted = "out of sample: translators are fitted on 80 rows of the reference packaged"
-    for of_it, said in (
-        ({}, "20 images held out"),
-        ({"folds": 4}, "out of sample: translators are cross-fitted in 4 folds"),
-        ({"reference": "packaged"}, fitted),
-    ):
-        imported = {"n_train": 0, "folds": 0, "reference": None}
-        rows = [
-            {"space": "s", "model": name, **summarized(scores, {}, report)}
-            for name, report in (("imported", imported), ("m", {"folds": 0} | of_it))
-        ]
-        add_verdicts(rows, 0.95)
-        for sources, between in ((CLIP, ""), ({"s": "conse"}, f"{stand_in({'s': 'conse'})}. ")):
-            given = pd.DataFrame(rows), sources, *NONE, held_out, 0, 0.95, 0.2
-            text = " ".join(render_text("mine", *given).split())
-            assert f", {said}; " in text
-            assert f" {between}Space s model" in text
-    assert "docs/first-clip.md" in between
+def test_a_space_that_stands_in_for_an_image_text_space_is_named_before_the_numbers(scores):
+    said = stand_in({"s": "conse"})
+    text = " ".join(text_of(scores, sources={"s": "conse"}, m=summarized(scores)).split())
+    assert f" {said}. Space s model" in text and "docs/first-clip.md" in said
     assert stand_in({"s": "conse", "t": "open_clip"}) == ""
 
 
