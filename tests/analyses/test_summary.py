@@ -62,19 +62,8 @@ def text_of(scores, texts=NONE[0], rejected=0, controls=False, sources=CLIP, **r
     """The text of models of one space, by name, as summarize writes it."""
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
     add_verdicts(models, 0.95)
-    table = pd.DataFrame(models)
-    given = (
-        "mine",
-        table,
-        sources,
-        texts,
-        NONE[1],
-        scores.assign(split="train"),
-        rejected,
-        0.95,
-        0.2,
-    )
-    return render_text(*given, controls=controls)
+    given = "mine", pd.DataFrame(models), sources, texts, NONE[1], scores.assign(split="train")
+    return render_text(*given, rejected, 0.95, 0.2, controls=controls)
 
 
 def cells(text):
