@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from singflow.analyses import geometry
+from singflow.analyses.floor import coordinate_axes
 from singflow.analyses.geometry import null_energy, null_space, random_basis, remove_null
 from singflow.artifacts.tensors import read_tensors
 from singflow.translators.spans import of_span, row_span
@@ -267,7 +268,7 @@ def test_coordinate_axes_keep_every_difference_between_features(n, ranks):
     rng = np.random.default_rng(n)
     basis = random_basis(10, 4, 0, 0)
     features = (5 + rng.standard_normal((n, 10))).astype(np.float32)
-    axes, rank = geometry.coordinate_axes(
+    axes, rank = coordinate_axes(
         geometry.complement(basis), basis, lambda: np.array_split(features, 3)
     )
     assert axes.dtype == np.float32 and axes.shape == (10, sum(ranks)) and rank == ranks[0]

@@ -16,7 +16,16 @@ from sklearn.model_selection import PredefinedSplit
 from singflow.analyses import evidence
 from singflow.analyses.bands import BANDS, PENALTIES, Bands
 from singflow.analyses.evidence import Distances, FittedOwnWords, unique_r2
-from singflow.analyses.leaks import EVEN, FIRST, SHARES, detectable, directions, gain, plant
+from singflow.analyses.leaks import (
+    EVEN,
+    FIRST,
+    SHARES,
+    detectable,
+    directions,
+    gain,
+    plant,
+    white_noise,
+)
 from singflow.analyses.metrics import unit
 from singflow.analyses.readout import OWN, Fit, Targets
 from tests.analyses.test_bands import plain_kernels, refit
@@ -499,7 +508,7 @@ def test_images_of_a_cluster_share_noise_and_leave_together_and_all_may_be_landm
     )
     assert len(facts["unique_r2_without"]) == 10 and facts["unique_r2"] < 0.005
     np.testing.assert_array_equal(residuals.cluster, cluster)
-    drawn = evidence._normal(0, cluster, 3)
+    drawn = white_noise(0, cluster, 3)
     assert len(np.unique(drawn, axis=0)) == 20 and (drawn[:15] == drawn[0]).all()
 
 

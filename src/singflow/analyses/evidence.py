@@ -41,6 +41,7 @@ from singflow.analyses.leaks import (
     gain,
     leak_table,
     plant,
+    white_noise,
 )
 from singflow.analyses.readout import (
     LANDMARKS,
@@ -450,18 +451,6 @@ class Landmarks:
         return Exact(bands.mixed(weights), self.null(block), columns, block)
 
 
-CHUNK = 256  # clusters whose noise is drawn at once
-
-
-def _normal(seed: int, cluster: np.ndarray, width: int) -> np.ndarray:
-    """Normal numbers (n, width), the same for all images of a cluster, whatever the blocks are."""
-    drawn, of = np.empty((len(cluster), width)), cluster // CHUNK
-    for chunk in np.unique(of).tolist():
-        rows, generator = of == chunk, np.random.default_rng([seed, 2, chunk])
-        drawn[rows] = generator.standard_normal((CHUNK, width))[cluster[rows] % CHUNK]
-    return drawn
-
-
 @dataclass(frozen=True)
 class Residuals:
     """Cross-fitted errors of the remainder, and what comes out of the same pass.
@@ -520,7 +509,7 @@ def unique_meaning(
             blind, blind_variance = _blind(blocks, own_words, reworded)
             parts.append(lambda block: blind(block) @ looked)
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
-        parts.append(lambda block: _normal(seed, block.cluster, wide))
+        parts.append(lambda block: white_noise(seed, block.cluster, wide))
         readouts = marks.read_outs(blocks, bands, weights, parts, threads)
         estimates, selected = unique_r2(
             readouts,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from singflow.analyses.evidence import OwnWords
-from singflow.analyses.floor import Refitted, Refitting, SplitHead
-from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.floor import Refitted, Refitting, SplitHead, coordinate_axes
+from singflow.analyses.geometry import null_energy
 from singflow.analyses.metrics import Removal
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.reference import Images, whole_features

@@ -9,20 +9,20 @@ chance.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from singflow.analyses.bands import Block
 from singflow.analyses.evidence import OwnWords, nested_groups
-from singflow.analyses.geometry import Axes, complement, coordinate_axes
+from singflow.analyses.geometry import complement
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
@@ -31,9 +31,43 @@ from singflow.errors import InputError
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
 from singflow.translators.reference import Images, Pool, together
+from singflow.translators.spans import row_span
 
 BATCH = 1024  # rows in memory at once
 Result = TypeVar("Result")
+
+
+class Axes(NamedTuple):
+    """Axes (d, q) float32 of coordinates: `rank` principal ones, then null ones."""
+
+    directions: np.ndarray
+    rank: int
+
+    @property
+    def principal(self) -> np.ndarray:
+        """The axes (d, rank) of principal coordinates."""
+        return self.directions[:, : self.rank]
+
+    @property
+    def null(self) -> np.ndarray:
+        """The axes (d, q - rank) of null coordinates."""
+        return self.directions[:, self.rank :]
+
+
+def coordinate_axes(
+    principal: np.ndarray, null: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
+) -> Axes:
+    """Axes of principal and of null coordinates in which the features differ.
+
+    principal (d, r) and null (d, k) are bases of the two parts. With fewer features than dimensions
+    of a part, the features differ in fewer directions than the part has. Its axes span these alone,
+    V row_span(f V), and a ridge regression on these fewer coordinates loses nothing. `read` returns
+    the features in blocks of rows (n, d), anew at every call.
+    """
+    parts = [principal, null]
+    spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]
+    parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
+    return Axes(np.hstack(parts).astype(np.float32), parts[0].shape[1])
 
 
 @dataclass(frozen=True)

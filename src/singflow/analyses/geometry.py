@@ -1,14 +1,12 @@
 """Geometry of a classifier head: what its logits see and cannot see (equations 1 to 3 and 9)."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import scipy
 
 from singflow.errors import InputError
-from singflow.translators.spans import of_span, row_span
+from singflow.translators.spans import of_span
 
 EPS = {
     "bfloat16": 2.0**-7,
@@ -217,39 +215,6 @@ def complement(basis: np.ndarray) -> np.ndarray:
     if not dimension:
         return np.eye(width)
     return of_span(scipy.linalg.qr(basis, check_finite=False)[0][:, dimension:])
-
-
-class Axes(NamedTuple):
-    """Axes (d, q) float32 of coordinates: `rank` principal ones, then null ones."""
-
-    directions: np.ndarray
-    rank: int
-
-    @property
-    def principal(self) -> np.ndarray:
-        """The axes (d, rank) of principal coordinates."""
-        return self.directions[:, : self.rank]
-
-    @property
-    def null(self) -> np.ndarray:
-        """The axes (d, q - rank) of null coordinates."""
-        return self.directions[:, self.rank :]
-
-
-def coordinate_axes(
-    principal: np.ndarray, null: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
-) -> Axes:
-    """Axes of principal and of null coordinates in which the features differ.
-
-    principal (d, r) and null (d, k) are bases of the two parts. With fewer features than dimensions
-    of a part, the features differ in fewer directions than the part has. Its axes span these alone,
-    V row_span(f V), and a ridge regression on these fewer coordinates loses nothing. `read` returns
-    the features in blocks of rows (n, d), anew at every call.
-    """
-    parts = [principal, null]
-    spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]
-    parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
-    return Axes(np.hstack(parts).astype(np.float32), parts[0].shape[1])
 
 
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:

@@ -18,11 +18,21 @@ ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, an
 # Directions of the embedding in which a leak is planted, with exact kernels and with features, and
 # in which the blind check looks.
 PLANTED, PLANTED_MANY = 64, 12
+CHUNK = 256  # clusters whose noise is drawn at once
 
 
 def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
     """At most `most` random orthonormal directions (m, q) that keep the mean squared length."""
     return np.eye(m) if m <= most else random_basis(m, most, seed, draw) * np.sqrt(m / most)
+
+
+def white_noise(seed: int, cluster: np.ndarray, width: int) -> np.ndarray:
+    """Normal numbers (n, width), the same for all images of a cluster, whatever the blocks are."""
+    drawn, of = np.empty((len(cluster), width)), cluster // CHUNK
+    for chunk in np.unique(of).tolist():
+        rows, generator = of == chunk, np.random.default_rng([seed, 2, chunk])
+        drawn[rows] = generator.standard_normal((CHUNK, width))[cluster[rows] % CHUNK]
+    return drawn
 
 
 def first_direction(null: np.ndarray) -> np.ndarray:
