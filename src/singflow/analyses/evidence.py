@@ -576,12 +576,11 @@ def null_r2(readouts: ReadOuts, n: int) -> float:
     penalties = PENALTIES[::2]
     made, wanted = np.full((len(penalties), 1), np.inf), np.zeros((len(penalties), 1), dtype=bool)
     wanted[penalties.index(MIDDLE)] = True
-    best = descend(
-        lambda place, _: np.array([readouts.null_error(penalties[place], readouts.looked)]),
-        made,
-        wanted,
-        np.array([float(n)]),
-    )
+
+    def error(place: int, _: np.ndarray) -> np.ndarray:
+        return np.array([readouts.null_error(penalties[place], readouts.looked)])
+
+    best = descend(error, made, wanted, np.array([float(n)]))
     return 1.0 - readouts.null_error(penalties[int(best[0])], readouts.folds) / n
 
 

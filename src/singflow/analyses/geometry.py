@@ -8,10 +8,8 @@ import scipy
 from singflow.errors import InputError
 from singflow.translators.spans import of_span
 
-EPS = {
-    "bfloat16": 2.0**-7,
-    **{name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")},
-}
+EPS = {"bfloat16": 2.0**-7}
+EPS |= {name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")}
 
 
 @dataclass(frozen=True)
