@@ -4,12 +4,8 @@ import argparse
 import gc
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +23,8 @@ log = logging.getLogger("singflow")
 
 
 QUIET = "SINGFLOW_QUIET"  # variable in which `singflow run` tells steps to write to logs alone
-GRACE = 5.0  # seconds to remove partial files after a signal to end
+GRACE = 5  # seconds to remove partial files after a signal to end
 NOISY = ["httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"]
-_scratches: list[str] = []
-_telling = threading.Lock()  # of the thread that says that a signal ends the program
 
 Item = TypeVar("Item")
 
@@ -147,8 +141,7 @@ def prepared(*, offline: bool = True) -> Iterator[None]:
         with _quiet_if_output_closes(), explained():
             yield
     except Stopped as stopped:
-        if _telling.acquire(blocking=False):
-            log.error(stopped.words)
+        log.error(stopped.words)
         raise
     except InputError as error:
         log.error("error: %s", error)
@@ -176,49 +169,24 @@ def _quiet_if_output_closes() -> Iterator[None]:
             sys.exit(128 + signal.SIGPIPE)
 
 
-@contextmanager
-def scratch(prefix: str) -> Iterator[str]:
-    """A temporary folder that is removed even if a signal ends the program while threads run."""
-    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
-        _scratches.append(folder)
-        yield folder
-
-
 def _heed_signals() -> None:
-    """Make SIGTERM and SIGINT interrupt the work, and end the program within GRACE seconds."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    """Make SIGTERM and SIGINT interrupt the work, and kill it if it goes on for GRACE seconds."""
 
     def stop(number: int, _: object) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_IGN)
+        signal.alarm(GRACE)
         raise Stopped(number)
 
     def tell(what: "sys.UnraisableHookArgs") -> None:
-        # A library in whose callback the signal arrives may swallow it: `end` ends the program.
+        # A library in whose callback the signal arrives may swallow it: the alarm ends the program.
         if not isinstance(what.exc_value, Stopped):
             sys.__unraisablehook__(what)
 
-    def end() -> None:
-        # The interpreter writes the number at once, even while the main thread is in a library.
-        number = os.read(reading, 1)[0]
-        while number not in (signal.SIGTERM, signal.SIGINT):
-            number = os.read(reading, 1)[0]
-        time.sleep(GRACE)
-        for folder in _scratches:
-            shutil.rmtree(folder, ignore_errors=True)
-        if _telling.acquire(blocking=False):
-            log.error(Stopped(number).words)
-        os._exit(128 + number)
-
     sys.unraisablehook = tell
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    # A signal to a child process that a library forks must not end this process.
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
-    threading.Thread(target=end, daemon=True).start()
 
 
 def _parse(schema: type[Flags]) -> Flags:

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
-from tests.report.sentences import check_study
 
 LITE0 = "conse_minilm/efficientnet_lite0"
 
@@ -68,10 +67,6 @@ def test_every_artifact_holds_what_docs_artifacts_says_of_it(results):
         for path, _ in CATALOG[name].among(results):
             keys = json.loads(path.read_text())
             assert all(is_described(key, CATALOG[name].about) for key in keys), path
-
-
-def test_the_numbers_of_the_summary_and_the_page_are_those_of_the_tables(results):
-    assert check_study(results) > 12
 
 
 def test_the_numbers_of_artifacts_fit_together(read, results):

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from PIL import Image
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tables import read_models
-from singflow.cli import log, scratch
+from singflow.cli import log
 from singflow.config.registry import MODELS, read_registry
 from singflow.config.sections import at_hand
 from singflow.data.manifest import data_root
@@ -238,7 +239,7 @@ def serve(page: Callable[[Path], "gr.Blocks"], host: str, port: int | None, max_
     alone = is_loopback(host)
     names = ["localhost", f"[{host}]" if ":" in host else host] if alone else ["*"]
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    with scratch("singflow-app-") as folder:
+    with tempfile.TemporaryDirectory(prefix="singflow-app-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         import gradio as gr  # which reads them
 

@@ -1,9 +1,6 @@
-"""DVC remotes of every kind that users are offered, served on this machine by the real programs."""
+"""DVC remotes as docs/sharing.md sets them up, served on this machine by the real programs."""
 
-import base64
 import getpass
-import grp
-import json
 import os
 import random
 import re
@@ -16,11 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-import pytest
-from adlfs import AzureBlobFileSystem
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
-from gcsfs.core import GCSFileSystem
 from s3fs import S3FileSystem
 
 from tests import PATIENCE
@@ -39,22 +33,6 @@ StrictModes no
 PasswordAuthentication no
 PermitRootLogin yes
 Subsystem sftp internal-sftp
-"""
-NGINX_CONF = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr;
-{user}
-events {{}}
-http {{
-  access_log off;
-  {temporary}
-  server {{
-    listen 127.0.0.1:{port};
-    root {store};
-    location / {{ limit_except GET {{ deny all; }} }}
-  }}
-}}
 """
 
 
@@ -78,7 +56,6 @@ class Remote:
         values, known = settings | {name: url}, documented(name)
         self.commands = [[*words[:-1], values.pop(words[-2], words[-1])] for words in known]
         assert values == {} and [name, "verify", "true"] in [words[-3:] for words in self.commands]
-        self.writer: Remote = self  # fills this one: another remote if this one is read-only
 
     def objects(self) -> set[str]:
         self.filesystem.invalidate_cache()
@@ -104,7 +81,7 @@ class Remote:
 
 
 class Folder(Remote):
-    """A remote whose objects are files on this machine, whatever serves them."""
+    """A remote whose objects are files on this machine."""
 
     def __init__(self, store: Path, name: str, url: str, **settings: str) -> None:
         super().__init__(LocalFileSystem(), str(store), name, url, **settings)
@@ -194,79 +171,4 @@ def s3(folder: Path) -> Iterator[Remote]:
         yield Remote(filesystem, BUCKET, "cloud", f"s3://{BUCKET}", endpointurl=address, **keys)
 
 
-@contextmanager
-def http(folder: Path) -> Iterator[Remote]:
-    """A web server that hands out the folder of another remote, and takes nothing."""
-    port, store = free_port(), folder / "store"
-    store.mkdir()
-    group = grp.getgrgid(os.getegid()).gr_name
-    user = f"user {getpass.getuser()} {group};" if os.geteuid() == 0 else ""
-    kinds = ("client_body", "fastcgi", "proxy", "scgi", "uwsgi")
-    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-    places = {"folder": folder, "store": store, "temporary": temporary}
-    conf = NGINX_CONF.format(port=port, user=user, **places)
-    (folder / "nginx.conf").write_text(conf)
-    server = program("nginx", "nginx-light")
-    with serving(port, folder, server, f"-e stderr -c {folder}/nginx.conf"):
-        remote = Folder(store, "public", f"http://127.0.0.1:{port}")
-        with directory(folder) as remote.writer:
-            yield remote
-
-
-@contextmanager
-def webdav(folder: Path) -> Iterator[Remote]:
-    port, store = free_port(), folder / "store"
-    store.mkdir()
-    settings = {
-        "host": "127.0.0.1",
-        "port": port,
-        "provider_mapping": {"/studies": str(store)},
-        "simple_dc": {"user_mapping": {"*": {"someone": {"password": "something"}}}},
-    }
-    (folder / "wsgidav.json").write_text(json.dumps(settings))
-    url, secret = f"webdav://127.0.0.1:{port}/studies", {"user": "someone", "password": "something"}
-    with serving(port, folder, installed("wsgidav"), f"--config {folder}/wsgidav.json"):
-        yield Folder(store, "dav", url, **secret)
-
-
-@contextmanager
-def gs(folder: Path) -> Iterator[Remote]:
-    """An emulator of Google Cloud Storage with one bucket, which is open to all."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    options = f"--data-dir {folder} start --quiet --host 127.0.0.1 --port {port}"
-    guide = (ROOT / "docs/sharing.md").read_text()
-    ((variable, value),) = re.findall(r"`(GCSFS_\w+)=(\w+)`", guide)
-    emulator = installed("gcp-storage-emulator")
-    with (
-        serving(port, folder, emulator, f"{options} --default-bucket studies"),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv(variable, value)
-        filesystem = GCSFileSystem(token="anon", endpoint_url=address)  # noqa: S106
-        own = {"endpointurl": address, "credentialpath": ""}
-        remote = Remote(filesystem, BUCKET, "google", f"gs://{BUCKET}", **own)
-        remote.commands[-1][-2:] = ["allow_anonymous_login", "true"]
-        yield remote
-
-
-@contextmanager
-def azure(folder: Path) -> Iterator[Remote]:
-    """Azurite, Microsoft's emulator of Azure Blob Storage, with one account and one container."""
-    port, key = free_port(), base64.b64encode(b"something").decode()
-    options = f"--location {folder} --blobPort {port} --silent --disableTelemetry"
-    connection = (
-        f"AccountName=someone;AccountKey={key};BlobEndpoint=http://127.0.0.1:{port}/someone"
-    )
-    server = program("azurite-blob", "npm's azurite")
-    command = f"AZURITE_ACCOUNTS=someone:{key} {server} {options} --skipApiVersionCheck"
-    with serving(port, folder, "env", command):
-        filesystem = AzureBlobFileSystem(connection_string=connection)
-        filesystem.mkdir("studies")
-        own = {"connection_string": connection}
-        yield Remote(filesystem, BUCKET, "blobs", f"azure://{BUCKET}", **own)
-
-
-SERVERS: dict[str, Callable] = {
-    server.__name__: server for server in (directory, ssh, s3, http, webdav, gs, azure)
-}
+SERVERS: dict[str, Callable] = {server.__name__: server for server in (directory, ssh, s3)}
