@@ -26,7 +26,8 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure | None:
         for space, model, frame in style.pairs_of(sets)
         if ZERO not in (marks := style.of_space(table, space)["marks"][model])
     ]
-    for _, photo in pairs[0][2][pairs[0][2]["figure"] == "photo"].iterrows() if pairs else ():
+    photos = pairs[0][2][pairs[0][2]["figure"] == "photo"] if pairs else pd.DataFrame()
+    for _, photo in photos.iterrows():
         picture = photo["picture"]
         for name, found, _ in pairs:
             own = found[found["image_id"] == photo["image_id"]].set_index("change", drop=False)
@@ -37,9 +38,8 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure | None:
                 picture = b""
     if not rows:
         return None
-    images = len(found) // 2
     most = sorted(counts, key=counts.__getitem__, reverse=True)
-    said = [f"{' '.join(name.split())} {counts[name]} of {images}" for name in most[:NAMED]]
+    said = [f"{' '.join(name.split())} {counts[name]} of {len(photos)}" for name in most[:NAMED]]
     said += [f"{len(most) - NAMED} others no more"] * (len(most) > NAMED)
     finding = "Photos that get a new word without their null component: "
     return draw_grid([ORIGINAL, REMOVED], rows, finding + ", ".join(said))
