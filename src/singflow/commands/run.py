@@ -67,7 +67,7 @@ def run(
         args.config = [*(args.config or []), "analyses=[]"]
     os.environ[QUIET] = "1"
     logging.getLogger("snakemake").propagate = False  # it has a handler of its own
-    signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
+    # Snakemake and its steps are ended first, however long that takes.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stopped = []
 
