@@ -73,7 +73,7 @@ rule measure_scores:
         "python {params.program:q} {params.flags} --log {log}"
 
 
-rule measure_zero_shot:
+use rule measure_scores as measure_zero_shot with:
     """Classify every image by the nearest label, with and without its null component."""
     input:
         manifest=at("manifest"),
@@ -89,20 +89,15 @@ rule measure_zero_shot:
         logs("measure_zero_shot/{space}/{model}"),
     benchmark:
         benchmarks("measure_zero_shot/{space}/{model}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(1500, rows=5, widths=2, images=1300),
         runtime=SHORT,
         turn=1,
     params:
         **step("measure_zero_shot", "extraction.shards threads"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule validate_null_space:
+use rule measure_scores as validate_null_space with:
     """Move every feature along null, random and principal directions, and compare the logits."""
     input:
         manifest=at("manifest"),
@@ -115,20 +110,15 @@ rule validate_null_space:
         logs("validate_null_space/{model}"),
     benchmark:
         benchmarks("validate_null_space/{model}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(1400, rows=3, widths=3, images=1000),
         runtime=SHORT,
         turn=1,
     params:
         **step("validate_null_space", "extraction.shards seed threads"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule scan_concepts:
+use rule measure_scores as scan_concepts with:
     """Measure how near images of a label are to every concept, with and without the null space."""
     input:
         manifest=at("manifest"),
@@ -143,20 +133,15 @@ rule scan_concepts:
         logs("scan_concepts/{space}/{model}"),
     benchmark:
         benchmarks("scan_concepts/{space}/{model}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(2000, rows=4, widths=2, images=950),
         runtime=SHORT,
         turn=1,
     params:
         **step("scan_concepts", "extraction.shards threads"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule steer_concepts:
+use rule measure_scores as steer_concepts with:
     """Steer every image along the null space toward the prompts."""
     input:
         manifest=at("manifest"),
@@ -172,20 +157,15 @@ rule steer_concepts:
         logs("steer_concepts/{space}/{model}"),
     benchmark:
         benchmarks("steer_concepts/{space}/{model}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(1400, rows=3, widths=3, images=600 + 400 * STEERED),
         runtime=SHORT,
         turn=1,
     params:
         **step("steer_concepts", "extraction.shards steering threads"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule probe_principal:
+use rule measure_scores as probe_principal with:
     """Train linear classifiers on principal features, before and after translation."""
     input:
         manifest=at("manifest"),
@@ -202,9 +182,6 @@ rule probe_principal:
         logs("probe_principal/{space}/{model}"),
     benchmark:
         benchmarks("probe_principal/{space}/{model}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(3000, rows=5, widths=15, images=550),
         runtime=SHORT,
@@ -216,5 +193,3 @@ rule probe_principal:
             "summary.confidence data.table class_list=data.classes threads",
         ),
         reference=state("reference"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"

@@ -23,31 +23,6 @@ rule resolve_study:
         "python {params.program:q} {params.flags} --params {input.params:q} --log {log}"
 
 
-rule resolve_model:
-    """Write the registry entry of a model with its class names and the hashes of its files."""
-    input:
-        classes=own("data.classes"),
-        files=own_files("model"),
-    output:
-        entry=at("model_entry"),
-    log:
-        logs("resolve_model/{model}"),
-    benchmark:
-        benchmarks("resolve_model/{model}")
-    localrule: True
-    conda:
-        "environment.yaml"
-    resources:
-        mem_mb=memory(1500),
-        runtime=SHORT,
-    params:
-        **step("resolve_model", "weights data.source data.root data.classes"),
-        entry=state("model"),
-        images=state("images"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
-
-
 rule resolve_space:
     """Write the registry entry of a space with the hashes of its files."""
     input:
@@ -69,6 +44,27 @@ rule resolve_space:
         entry=state("space"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
+
+
+use rule resolve_space as resolve_model with:
+    """Write the registry entry of a model with its class names and the hashes of its files."""
+    input:
+        classes=own("data.classes"),
+        files=own_files("model"),
+    output:
+        entry=at("model_entry"),
+    log:
+        logs("resolve_model/{model}"),
+    benchmark:
+        benchmarks("resolve_model/{model}")
+    localrule: True
+    resources:
+        mem_mb=memory(1500),
+        runtime=SHORT,
+    params:
+        **step("resolve_model", "weights data.source data.root data.classes"),
+        entry=state("model"),
+        images=state("images"),
 
 
 rule build_manifest:

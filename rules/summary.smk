@@ -30,7 +30,7 @@ rule summarize:
         "python {params.program:q} {params.flags} --log {log}"
 
 
-rule compare_models:
+use rule summarize as compare_models with:
     """Compare D of models whose heads have one size, and order models as the paper does."""
     input:
         evidence=every("evidence"),
@@ -44,18 +44,14 @@ rule compare_models:
     benchmark:
         benchmarks("compare_models")
     localrule: True
-    conda:
-        "environment.yaml"
     resources:
         mem_mb=memory(1400),
         runtime=SHORT,
     params:
         **step("compare_models", "models spaces analyses summary.confidence"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule list_concepts:
+use rule summarize as list_concepts with:
     """List the strongest and weakest concepts of every label, and candidates for spurious cues."""
     input:
         concepts=every("concepts"),
@@ -69,18 +65,14 @@ rule list_concepts:
     benchmark:
         benchmarks("list_concepts")
     localrule: True
-    conda:
-        "environment.yaml"
     resources:
         mem_mb=memory(1500),
         runtime=SHORT,
     params:
         **step("list_concepts", "models spaces concepts summary.confidence"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule tabulate_steering:
+use rule summarize as tabulate_steering with:
     """Summarize steering by model, prompt and target."""
     input:
         steering=every("steering"),
@@ -92,18 +84,14 @@ rule tabulate_steering:
     benchmark:
         benchmarks("tabulate_steering")
     localrule: True
-    conda:
-        "environment.yaml"
     resources:
         mem_mb=memory(1400, images=550 * STEERED),
         runtime=SHORT,
     params:
         **step("tabulate_steering", "models spaces"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule compare_translators:
+use rule summarize as compare_translators with:
     """Compare linear and nonlinear translators on held-out images."""
     input:
         translators=every("translator", "translator_report", models=config["comparison"]["models"]),
@@ -116,8 +104,6 @@ rule compare_translators:
     benchmark:
         benchmarks("compare_translators")
     localrule: True
-    conda:
-        "environment.yaml"
     resources:
         mem_mb=memory(1400),
         runtime=SHORT,
@@ -126,5 +112,3 @@ rule compare_translators:
             "compare_translators",
             "comparison.models spaces comparison.kinds summary.min_r2 seed",
         ),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"

@@ -73,39 +73,6 @@ rule embed_images:
         "python {params.program:q} {params.flags} --log {log}"
 
 
-rule embed_prompts:
-    """Embed the texts of labels, concepts and targets in a space."""
-    input:
-        entry=at("space_entry"),
-        manifest=at("manifest"),
-        vocabulary=own("concepts.vocabulary"),
-        classes=own("data.classes"),
-    output:
-        texts=at("texts"),
-        names=at("names"),
-    log:
-        logs("embed_prompts/{space}"),
-    benchmark:
-        benchmarks("embed_prompts/{space}")
-    priority: 10  # the verdict of every model waits for it
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
-    resources:
-        mem_mb=memory(7000),
-        runtime=MEDIUM,
-        turn=1,
-    params:
-        **step(
-            "embed_prompts",
-            "prompts targets=steering.prompts translator.reference extraction.device "
-            "concepts.vocabulary data.classes threads",
-        ),
-        reference=state("reference"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
-
-
 rule embed_classes:
     """Embed the class names of a head in a space, in two ways to say them."""
     input:
@@ -130,3 +97,31 @@ rule embed_classes:
         **step("embed_classes", "prompts extraction.device data.classes threads"),
     shell:
         "python {params.program:q} {params.flags} --log {log}"
+
+
+use rule embed_classes as embed_prompts with:
+    """Embed the texts of labels, concepts and targets in a space."""
+    input:
+        entry=at("space_entry"),
+        manifest=at("manifest"),
+        vocabulary=own("concepts.vocabulary"),
+        classes=own("data.classes"),
+    output:
+        texts=at("texts"),
+        names=at("names"),
+    log:
+        logs("embed_prompts/{space}"),
+    benchmark:
+        benchmarks("embed_prompts/{space}")
+    priority: 10  # the verdict of every model waits for it
+    resources:
+        mem_mb=memory(7000),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        **step(
+            "embed_prompts",
+            "prompts targets=steering.prompts translator.reference extraction.device "
+            "concepts.vocabulary data.classes threads",
+        ),
+        reference=state("reference"),

@@ -24,7 +24,7 @@ rule fit_projector:
         "python {params.program:q} {params.flags} --log {log}"
 
 
-rule fit_translator:
+use rule fit_projector as fit_translator with:
     """Fit the linear translators of a model into a space, one a fold."""
     input:
         manifest=at("manifest"),
@@ -38,9 +38,6 @@ rule fit_translator:
         logs("fit_translator/{space}/{model}"),
     benchmark:
         benchmarks("fit_translator/{space}/{model}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(1500, rows=9, widths=22, images=550),
         runtime=SHORT,
@@ -48,11 +45,9 @@ rule fit_translator:
     params:
         **step("fit_translator", "extraction.shards translator threads"),
         reference=state("reference"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
 
 
-rule train_translator:
+use rule fit_projector as train_translator with:
     """Train a nonlinear translator, to compare it with the linear one."""
     input:
         manifest=at("manifest"),
@@ -66,9 +61,6 @@ rule train_translator:
         logs("train_translator/{space}/{model}/{kind}"),
     benchmark:
         benchmarks("train_translator/{space}/{model}/{kind}")
-    conda:
-        "environment.yaml"
-    threads: config["threads"]
     resources:
         mem_mb=memory(6000, all_rows=3, images=750),
         runtime=LONG,
@@ -79,5 +71,3 @@ rule train_translator:
             "extraction.shards training translator.reference extraction.device seed threads",
         ),
         reference=state("reference"),
-    shell:
-        "python {params.program:q} {params.flags} --log {log}"
