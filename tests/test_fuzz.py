@@ -21,7 +21,6 @@ from singflow.analyses.concepts import MOMENTS, read_scan
 from singflow.artifacts import files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
-from singflow.artifacts.catalog import TABLE_COLUMNS
 from singflow.artifacts.tables import BASIS, read_models
 from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import (
@@ -42,11 +41,9 @@ from singflow.translators.hub import Translator
 from singflow.translators.linear import read_crossfitted
 from singflow.translators.networks import Network, load_network
 from tests import PATIENCE
-from tests.data import archives as made
 from tests.data.manifests import CLASSES, whole
 from tests.data.test_images import encoded
 from tests.project import ROOT
-from tests.results import Results
 
 MANY = int(os.environ.get("FUZZ", 40))
 bounded = settings(max_examples=MANY, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -310,123 +307,7 @@ def test_a_manifest_that_leads_out_of_the_data_root_is_refused(tmp_path, place):
         sharding.read_manifest(tmp_path / "m.parquet")
 
 
-HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
 NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
-COUNTS = {"label_embeddings": 2, "concept_embeddings": 1}
-EMBEDDED = {name: np.eye(count, 4, dtype=np.float32) for name, count in COUNTS.items()}
-TEMPLATES = {f"{kind}_templates": '["{}"]' for kind in ("label", "concept")}
-WHOSE = {"study": "tiny", "class_names": '["a", "b"]', "weights_sha256": "x"}
-ARTIFACTS = {
-    "manifest": (tables.write_parquet, MANIFEST),
-    "projector": (tensor_files.write_tensors, {"null_basis": np.eye(3)[:, 2:]}, {}),
-    "translator": (tensor_files.write_tensors, *CROSSED),
-    "texts": (tensor_files.write_tensors, EMBEDDED, TEMPLATES | {"weights_sha256": "x"}),
-    "names": (files.write_json, NAMES_OF_TEXTS),
-    "head": (tensor_files.write_tensors, HEAD, WHOSE),
-}
-
-
-# The scripts
-
-
-SPELLED = dict.fromkeys(["class_embeddings", "other_embeddings"], np.eye(2, 4, dtype=np.float32))
-TESTED = dict.fromkeys(TABLE_COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
-MEASURED = {
-    "features": (tensor_files.write_tensors, SHARD, {}),
-    "evidence_images": (tables.write_parquet, pd.DataFrame(TESTED)),
-    "classes": (tensor_files.write_tensors, SPELLED, {}),
-}
-ONE_FOLD = {name: array[:1] for name, array in FOLDS.items()}
-NOT_FINITE = {"other_embeddings": np.full((2, 4), np.nan, np.float32)}
-SPOILT = [
-    ("fit_translator", "manifest", MANIFEST.drop(columns="fold")),
-    ("scan_concepts", "names", NAMES_OF_TEXTS | {"labels": None}),
-    ("scan_concepts", "translator", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
-    ("measure_zero_shot", "names", NAMES_OF_TEXTS | {"labels": ["a"]}),
-    ("measure_zero_shot", "translator", LINEAR, CROSSED[1]),
-    ("measure_scores", "head", HEAD, {}),
-    ("measure_scores", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
-    ("measure_scores", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
-    ("measure_evidence", "classes", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
-    ("measure_evidence", "classes", SPELLED | NOT_FINITE, {}),
-    ("measure_evidence", "projector", {"null_basis": np.eye(3)[0]}, {}),
-]
-FIT = {"folds": 2, "lambdas": [1.0], "reference": None}
-FLAGS = {"fit_translator": {**FIT, "kind": "linear", "imported": []}}
-FLAGS["measure_evidence"] = FIT | {"margin": 0.005, "draws": 2, "groups": None, "seed": 0}
-FLAGS["measure_evidence"] |= {"confidence": 0.95, "table": "", "class_list": ""}
-
-
-@pytest.mark.parametrize(
-    "step, victim, content", [(step, victim, content) for step, victim, *content in SPOILT]
-)
-def test_a_step_ends_with_one_message_and_writes_nothing(tmp_path, step, victim, content):
-    artifacts = ARTIFACTS | MEASURED
-    artifacts |= {victim: (artifacts[victim][0], *content)}
-    paths = {name: Results(tmp_path).path(name) for name in artifacts}
-    for name, (write, *written) in artifacts.items():
-        write(paths[name], *written)
-    with pytest.raises(InputError) as refused:
-        Results(tmp_path).run(step, **FLAGS.get(step, {}))
-    said = str(refused.value)
-    assert said.startswith(f"{paths[victim]}: ") and files.FIX in said and "\n" not in said
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(paths.values())
 
 
 # Archives of images
-
-
-def packed(path):
-    """A tar of two class folders and WebDataset's files, or a Parquet file, as the name says."""
-    contents = [made.picture(number, ("PNG", "JPEG")[number % 2]) for number in range(6)]
-    if path.suffix == ".parquet":
-        made.write_rows(path, contents, [0, 1, 2, 0, 1, 2], ["cat", "dog", "goldfish"])
-    else:
-        members = {
-            f"{('cat', 'dog')[n % 2]}/{n}.png": content for n, content in enumerate(contents)
-        }
-        for n in range(6) if path.stem == "stated" else ():
-            members[f"{('cat', 'dog')[n % 2]}/{n}.cls"] = b"%d" % n
-        made.pack(path, members)
-    return path.read_bytes()
-
-
-# sizes, as they are written
-TAR_NUMBERS = [b"9" * 11, b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\x80" + bytes(10) + b"\x7f"]
-TAR_KINDS = [b"%c" % kind for kind in b"LKxgSXV21345670"]
-HEADERS = [b"\0" * 512, b"ustar\x0000", *TAR_NUMBERS, *TAR_KINDS, b"../../etc/passwd", *BYTES]
-
-
-def resealed(content):
-    """A tar with correct checksums for its present headers, so that the headers are believed."""
-    sealed = bytearray(content)
-    for start in range(0, len(sealed) - 511, 512):
-        if sealed[start + 257 : start + 262] == b"ustar":
-            sealed[start + 148 : start + 156] = b" " * 8
-            sealed[start + 148 : start + 156] = b"%06o\0 " % sum(sealed[start : start + 512])
-    return bytes(sealed)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", ["tree.tar", "stated.tar", "rows.parquet"])
-@bounded
-@given(st.data())
-def test_a_damaged_archive_is_refused_by_name_or_its_damaged_images_are_rejected(
-    tmp_path, name, data_
-):
-    path = tmp_path / name
-    content = data_.draw(damaged(packed(path), HEADERS))
-    path.write_bytes(resealed(content) if data_.draw(st.booleans()) else content)
-
-    def read(name):
-        return listing.list_archives(tmp_path, [name], "label", CLASSES)
-
-    for found, rejected, _ in judge(name, read):
-        assert found or rejected
-        for image in found:
-            assert image.archive == name and image.path.startswith(f"{name}/")
-            assert ".." not in image.path.split("/")
-            seen = data.inspect(tmp_path, image, 10**6)
-            assert isinstance(seen, data.Inspected) or (seen and seen == printable(seen))
-        for where, reason in rejected:
-            assert reason == printable(reason) and where == printable(where)
