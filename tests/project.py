@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ PROCESSOR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
 LOADING = ("HF_HUB_CACHE", *PROCESSOR, *THREADS)  # read while libraries are loaded
 MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`
 FAILED = {"make": 2, "dvc": 255}  # exit status of a program that fails, if it is not 1
-FAULTS = Path(__file__).with_name("faults")
 COMMAND = r"python (?:scripts/|-m singflow\.figures).*"  # of a step, in what an engine prints
 # Where a file that git does not know yet counts.
 CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")
@@ -259,22 +257,6 @@ class Project:
         assert done.returncode == FAILED.get(command[0], 1), done.stdout[-6000:]
         assert "Traceback" not in done.stdout
         return done.stdout
-
-    def killed(self, *command: str, **fault: str) -> None:
-        """Run a command until `fault` kills it (faults/sitecustomize.py)."""
-        once = self.folder / ".snakemake/fault"
-        once.touch()
-        path = f"{self.folder / 'src'}:{FAULTS}"
-        order = json.dumps(fault | {"once": str(once)})
-        variables = self.environment(warm_start=False, PYTHONPATH=path, FAULT=order)
-        streams = {
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "start_new_session": True,
-        }
-        process = subprocess.Popen(command, cwd=self.folder, env=variables, **streams)
-        told = process.communicate(timeout=PATIENCE)[0]
-        assert process.returncode == -signal.SIGKILL and not once.exists(), told.decode()
 
     def snakemake(self, *options: str, **kwargs) -> str:
         return self.run("snakemake", "--cores", "2", *options, **kwargs).stdout

@@ -20,9 +20,9 @@ from singflow.engines.code import step_files
 from singflow.engines.flags import spell
 from singflow.errors import InputError
 from singflow.figures.style import save
-from singflow.study import Params, check
+from singflow.study import Params
 from tests import PATIENCE, warm
-from tests.config.studies import PARAMS, changed
+from tests.config.studies import PARAMS
 from tests.project import ROOT
 from tests.results import script
 
@@ -168,28 +168,6 @@ def test_every_section_of_params_yaml_arrives_unchanged_and_no_value_is_a_defaul
         with pytest.raises(SystemExit):
             arrived(section, {name: value for name, value in single.items() if name != key})
         assert f"--{key}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        *(("summary.min_r2", number) for number in (-0.5, -1e-05, -1.5)),
-        ("translator.lambdas", [1e-6, 1e9, 0.1 + 0.2]),
-        ("evidence.draws", 7),
-        ("translator.reference", None),
-        *(("data.classes", text) for text in ("-x", "--log")),
-        *(("data.label_column", text) for text in ("None", "", "-1", 'it\'s 50% "x"')),
-    ],
-    ids=str,
-)
-def test_a_value_that_the_study_accepts_arrives_unchanged(place, value):
-    section, study = place.partition(".")[0], changed({place: value})
-    try:
-        check(study, "params.yaml")
-    except InputError as refused:
-        assert f"params.yaml: {place}: {value!r}" in str(refused)
-    else:
-        assert arrived(section, study[section]) == study[section]
 
 
 def test_limit_threads_sets_the_threads_of_every_blas_whatever_the_environment_says():

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from singflow.analyses.geometry import null_space
 from singflow.analyses.null_validation import PERTURBATIONS, effect, perturb, summarize_validation
 from singflow.analyses.statistics import wilson
-from singflow.artifacts.tables import read_table
-from tests.results import Results
 
 
 def head_and_features(seed, classes=30, width=80, n=40):
@@ -112,32 +110,3 @@ def test_the_summary_is_the_moments_and_wilsons_interval():
     expected |= {"logit_change_max": mine["logit_change"].max()}
     expected |= {"top1_changed_low": low, "top1_changed_high": high}
     assert row.drop("perturbation").to_dict() == pytest.approx(expected)
-
-
-def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_space(tmp_path):
-    models = {"wide": head_and_features(0, 5, 12, 11), "tall": head_and_features(1, 20, 12, 11)}
-    for model, (weight, bias, features) in models.items():
-        results = Results(tmp_path, model, shards=3)
-        results.manifest(label=["a"] * 11)
-        results.tensors("head", weight=weight, bias=bias)
-        results.tensors("projector", null_basis=null_space(weight).basis)
-        results.rows("features", features)
-        results.run("validate_null_space", seed=3, threads=2)
-        written = results.read("null_validation")
-        assert written["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
-        assert written["perturbation"].tolist() == PERTURBATIONS * 11
-        kinds = {"image_id": "int64", "perturbation": "str", "norm": "float64"}
-        kinds |= {"logit_change": "float64", "top1_changed": "bool", "softmax_change": "float64"}
-        assert written.dtypes.astype(str).to_dict() == kinds
-        effects = effects_of(weight, bias, features, null_space(weight).basis, 3)
-        for kind, expected in effects.items():
-            mine = written[written["perturbation"] == kind].reset_index(drop=True)
-            pd.testing.assert_frame_equal(mine[expected.columns], expected, rtol=1e-6, atol=1e-6)
-    results.models({"wide": 7, "tall": 0})
-    results.run("plot_null_validation", models=list(models), confidence=0.9)
-    table = read_table(results.path("tables/null_validation.csv"))
-    assert table["model"].tolist() == ["wide"] * 3 + ["tall"] * 3
-    assert table["perturbation"].tolist() == PERTURBATIONS * 2
-    note = "no null space: every perturbation has norm 0"
-    assert table["note"].fillna("").tolist() == [""] * 3 + [note] * 3
-    assert all(results.path(f"figures/fig9.{end}").stat().st_size for end in ("png", "pdf"))

@@ -242,13 +242,6 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
     assert file.read_bytes() == before and not (tmp_path / "absent.yaml").exists()
 
 
-def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
-    _, (line,) = written(
-        f"study: mine\nmodels: [{LITE2}, {ANIMALS}]\ntranslator: {{reference: results/absent}}\n"
-    )
-    assert line.startswith("a run of this study would be refused: translator.reference results/ab")
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -405,31 +398,6 @@ def test_a_key_that_is_unknown_or_does_not_fit_another_is_refused_with_what_to_w
     changes, words
 ):
     assert words in refused(**changes)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *({"data.source": "folder", "data.root": path} for path in
-          ("it's my", "größe/図", "../x", "/data/x", "a;b", "a&b", "~x", "a*")),
-        {"extraction.shards": 2, "extraction.shard_ids": ["00000", "00001"]},
-        {"projector.rule": "fixed", "projector.rank": 0},
-        {"models": [TIMM], "comparison.models": [], "pictures.closeup": TIMM},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_keys_that_fit_each_other_are_taken(changes):
-    study = checked(**changes).model_dump()
-    for place, value in changes.items():
-        section, _, key = place.rpartition(".")
-        assert (study[section] if section else study)[key] == value
-
-
-def test_a_key_may_override_one_that_it_merges(tmp_path):
-    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\nd: *b\n"
-    (tmp_path / "merged.yaml").write_text(text)
-    found = read_yaml(tmp_path / "merged.yaml")
-    assert [found[key]["x"] for key in "abcd"] == [1, 2, 3, 2] and found["c"]["y"] == 1
 
 
 @pytest.mark.parametrize(

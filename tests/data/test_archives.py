@@ -1,5 +1,4 @@
 import os
-import subprocess
 import tarfile
 import tracemalloc
 
@@ -138,15 +137,6 @@ def test_members_that_cannot_be_read_safely_are_rejected_each_with_its_reason(tm
     rejected_in_folder = {f"all.tar/cat/{path}": reason for path, reason in reasons.items()}
     assert rejected == rejected_in_folder | {"all.tar/README": "not in a class folder"}
     assert "4 files and folders skipped" in caplog.text
-
-
-def test_a_sparse_member_is_rejected(tmp_path):
-    with (tmp_path / "hole.png").open("wb") as file:
-        file.truncate(2**20)
-        file.write(b"x")
-    command = ["tar", "-C", tmp_path, "--sparse", "-cf", tmp_path / "a.tar", "hole.png"]
-    subprocess.run(command, check=True)
-    assert listed(tmp_path) == ({}, {"a.tar/hole.png": archives.NO_CONTENT})
 
 
 # Archives that cannot be used

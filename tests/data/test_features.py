@@ -95,22 +95,6 @@ def test_a_folder_has_what_was_given_in_shards_that_a_study_reads_in_any_order(h
     check_source(here / "mine", ["features/mine"], SOUNDS, 1)
 
 
-def test_every_form_of_the_same_values_gives_the_same_files(here):
-    save(logits=LOGITS)
-    wanted = {path.name + path.parent.name: data for path, data in state(here / "mine").items()}
-    linear = torch.nn.Linear(D, C)
-    linear.weight.data, linear.bias.data = torch.from_numpy(WEIGHT), torch.from_numpy(BIAS)
-    forms = [
-        {"features": torch.from_numpy(FEATURES), "labels": torch.from_numpy(INDEX)},
-        {"head": linear, "labels": pd.Series([NAMES[row] for row in INDEX])},
-        {"features": lambda: (FEATURES[start : start + 7] for start in range(0, N, 7))},
-    ]
-    for number, form in enumerate(forms):
-        save(f"{number}/mine", logits=LOGITS, **form)
-        found = state(here / f"{number}/mine")
-        assert {path.name + path.parent.name: data for path, data in found.items()} == wanted
-
-
 def test_views_of_an_image_stay_together(here):
     views = np.stack([FEATURES, FEATURES + 1], axis=1)
     save(features=views, embeddings=np.stack([EMBEDDINGS, EMBEDDINGS - 1], axis=1), logits=LOGITS)

@@ -457,21 +457,6 @@ def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
     assert str(refused.value).startswith(said) and refused.value.rejected == rejected
 
 
-def test_many_unusable_files_take_a_few_lines_with_the_most_common_reasons(tmp_path):
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "folder").mkdir()
-    absent = [f"cat/{number:04}.png" for number in range(100)]
-    found = [candidate(path, "cat") for path in (*absent, "loop", "folder", "x" * 300)]
-    rare = [(f"f{number}", f"reason {number % 3 * 'a'} {number}") for number in range(6)]
-    with pytest.raises(Refusal, match=r"^109 of 109 files are unusable") as refused:
-        build(tmp_path, found, rare)
-    assert str(refused.value).splitlines()[1:] == [
-        "  cat/0000.png and 99 others: unreadable: No such file or directory",
-        *(f"  f{number} and 1 others: reason {number * 'a'} {number}" for number in range(3)),
-        "  3 more for 3 other reasons",
-    ]
-
-
 # The threads
 
 

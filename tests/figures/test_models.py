@@ -1,9 +1,7 @@
 import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import write_parquet
@@ -73,17 +71,6 @@ def test_last_bits_of_a_layout_do_not_reach_the_file(tmp_path):
         figure.add_axes((left, 0.2, 0.7, 0.7)).plot([0, 1])
         save(figure, tmp_path / f"{name}.svg")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
-
-
-def test_a_figure_is_written_twice_with_the_same_bytes_without_dates_and_is_not_clipped(tmp_path):
-    paths = [tmp_path / f"{attempt}.{kind}" for attempt in "ab" for kind in ("png", "pdf")]
-    for png, pdf in (paths[:2], paths[2:]):
-        save(plot_scores.draw(BOTH | {"t": BOTH["s"]}, table_of("mn", "st")), png, pdf)
-    content = [path.read_bytes() for path in paths]
-    assert content[:2] == content[2:] and b"CreationDate" not in content[1]
-    pixels = np.asarray(Image.open(paths[0]).convert("L"))
-    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
-    assert not plt.get_fignums()
 
 
 def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has():

@@ -21,7 +21,7 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
 from singflow.photo.analysis import Movement, _chance_range, beyond, chance_most
-from singflow.photo.facts import conclude, describe
+from singflow.photo.facts import conclude
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.live import open_image
 from singflow.towers.spaces import load_text_tower
@@ -293,10 +293,6 @@ def assert_nothing_overlaps(figure):
         assert not first.overlaps(second), (name, other_name)
 
 
-def said_of(*counts, **changes):
-    return describe("photo.jpg", analysis_of("cat", *counts, **changes))
-
-
 def test_the_first_sentence_concludes_from_the_facts_that_follow():
     near = analysis_of("cat", 0, 0).nearest[0]
     not_judged = {"judged": False, "chance_most_deg": None}
@@ -312,51 +308,3 @@ def test_the_first_sentence_concludes_from_the_facts_that_follow():
         (not_judged, "This photo is not judged, because the images that the translator was"),
     ):
         assert words in conclude(analysis_of("cat", 0, 0, **changes)), changes
-
-
-def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
-    lines = """
-For this photo the head of timm/tiny.net loses meaning: without the null component, the photo is \
-nearer to 'a bird' than to 'a jeep'.
-photo.jpg: cat (20.0 %)
-  then cat (20.0 %), cat (20.0 %), cat (20.0 %), cat (20.0 %)
-  of the model, not of this photo: tiny: a trace
-  IS, the angle by which the photo's translation turns when the null component is removed: 8.00 \
-degrees, more than in 50 % of the 1 image; a null component without meaning turns it by 6.00, and \
-1 photo in 20 by more than 7.00
-  nearest text: 'a jeep' before removal (61.0 degrees), 'a bird' after it (60.0)
-  null energy 10.0 %, more than in 30 % of the 1 image; logits change by 1.0e-06
-  WEAK TRANSLATOR, held-out R2 0.01: this shows how the method works, not what the model ignores
-  toward 'cat': AS, by how much nearer the photo comes to the text, +3.00 degrees (63.0 to 60.0); \
-chance gives -1.00 to +2.00
-  toward 'a rug': AS +0.00 degrees (60.0 to 60.0)
-  classes gained beyond chance (AS minus its mean over classes): cat +8.50, cat +7.50, cat +6.50
-  concepts lost beyond chance: cat +8.00, cat +7.00, cat +6.00
-  no maps: the feature of this model is no mean over positions of the image, but a class token, or \
-layers follow the mean
-  steered toward 'cat': from 60.0 to 50.0 degrees with the same logits, turned by 20.0, by 1.5 \
-times its null component
-  timm/tiny.net in conse_minilm: null space of 280 dimensions, rank rule exact; translator: study \
-a_study, explains 1 % of the meaning of new images (R2 0.01)
-"""
-    assert said_of(5, 0) == lines.strip()
-    assert "WEAK" not in said_of(0, 0, setting=replace(SETTING, translator="not weak"))
-    for percentile, share in ((99.8, "99.8"), (100.0, "100"), (99.99, "99.9"), (16.0, "16")):
-        assert f"more than in {share} % of the" in said_of(0, 0, is_percentile=percentile)
-    assert "no word is gained or lost beyond chance" in said_of(0, 0)
-    within = said_of(0, 0, chance_most_deg=8.0)
-    assert within.startswith("Nothing in this photo moves beyond chance.\nphoto.jpg: cat")
-    assert "gained" not in within
-    some = "the head knows 2 of 9 classes alone, such as ant and bee"
-    assert f"\n  {some}\n" in said_of(0, 0, setting=replace(SETTING, classes=some))
-    zero = said_of(0, 0, setting=replace(SETTING, verdict="known zero", said="known zero"))
-    assert zero.count("known zero") == 1
-    unjudged = said_of(0, 0, setting=replace(SETTING, verdict="", said=""))
-    assert "not of this photo: no verdict, because the images" in unjudged
-    for r2, words in (
-        (0.22, "explains 22 % of"),
-        (-0.12, "explains nothing of"),
-        (None, "unknown"),
-    ):
-        setting = replace(SETTING, validation_r2=r2, translator="")
-        assert words in said_of(0, 0, setting=setting).splitlines()[-1]

@@ -152,15 +152,6 @@ def test_the_generator_draws_every_figure(drawn):
     assert targets.dropna().unique().tolist() == [10.0]
 
 
-def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, written, drawn):
-    first = drawn["image_id"].iloc[0]
-    path = study.read("manifest")["path"][first]
-    assert draw(study) == written
-    alone = read(draw(study, images=[path], closeup="other"))
-    same = drawn[drawn["figure"].isin(["photo", "fig1"]) & (drawn["image_id"] == first)]
-    pd.testing.assert_frame_equal(alone, same.reset_index(drop=True))
-
-
 def test_networks_are_drawn_where_they_are_asked_for(study, written):
     assert draw(study, models=["m"], kinds=[]) == written  # and there is no network
     refused("mlp3", draw, study, models=["m"], kinds=["mlp3"])

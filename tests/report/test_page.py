@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import pytest
 from PIL import Image
 
 from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, with_own_words
-from singflow.artifacts.catalog import CATALOG, FIGURES, artifact_of
+from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
@@ -35,8 +34,7 @@ from singflow.report.sentences import (
 from singflow.report.tables import MOST_ROWS, table
 from tests.project import ROOT
 from tests.refusals import refused
-from tests.report.report_study import HOSTILE, write_page, write_study, write_tables
-from tests.results import ANALYSES
+from tests.report.report_study import HOSTILE, write_page, write_study
 
 
 def models(*rows):
@@ -429,54 +427,6 @@ def test_a_table_without_rows_and_a_figure_without_data_are_not_on_the_page(tmp_
     assert f"{said} &lt;of&gt; a label." in page
     text = re.sub(r"<(script|style|pre).*?</\1>", "", page, flags=re.DOTALL)
     assert not re.search(r"Pearson|\bnan\b|\bNone%", text)
-
-
-TRACES = {  # of each analysis, on the page
-    "scores": r"\bfloor\b|Every label|[Ee]very photo|[Tt]he paper's (scores|order)|Figure 3\b",
-    "steering": "Steering toward a text",
-    "concepts": "spurious|Concepts that stand out|Figures 5",
-    "zero_shot": "zero-shot",
-    "null_validation": "softmax|Figure 9",
-    "probes": "[Pp]robe|Figure 12",
-    "networks": r"[Nn]etwork|[Nn]onlinear|Figure [78]\b",
-    "pictures": r"Figure 1\b",
-    "paper": r"growing angles|Figure (4|6|10|13)\b",
-}
-ANGLES = {"scores", "steering", "concepts", "pictures", "paper"}  # analyses with IS or AS
-
-
-@pytest.mark.parametrize("analyses", [[], *([name] for name in ANALYSES)])
-def test_a_study_misses_nothing_that_it_did_not_ask_for(own, written, analyses):
-    results, before = own / "results", written / "results/tables"
-    for path in filter(Path.is_file, results.rglob("*")):
-        artifact = artifact_of(path.relative_to(results).as_posix())
-        if artifact and CATALOG[artifact].analysis not in {"", *analyses}:
-            path.write_bytes(b"of an earlier study")
-    write_tables(own, analyses=analyses)
-    models, everything = (read_table(path / "models.csv") for path in (results / "tables", before))
-    pd.testing.assert_frame_equal(models, everything[[*models]])  # the verdict is the same
-    left_out = {
-        "zero_shot" if name.startswith("zero_shot") else "scores"
-        for name in everything
-        if name not in models
-    }
-    assert left_out == {"scores", "zero_shot"} - {*analyses}
-    scored, summary = "scores" in analyses, (results / "tables/summary.txt").read_text()
-    assert (summary == (before / "summary.txt").read_text()) == scored
-    assert scored == bool(re.search(r"\b(IS|AS|floor)\b", summary))
-    for name in ("labels", "orders"):
-        assert read_table(results / f"tables/{name}.csv").empty != scored
-
-    page = html.unescape(write_page(own, analyses=analyses))
-    tables = in_script(page, "tables")
-    text = re.sub(r"<(script|style|pre).*?</\1>", "", page, flags=re.DOTALL)
-    links, ends = (set(re.findall(form, text)) for form in (r'href="#([^"]*)"', r' id="([^"]*)"'))
-    assert links <= ends and ("paper" in links) == ("paper" in ends)
-    assert set(re.findall(r'data-table="([^"]*)"', text)) <= tables.keys()
-    text += json.dumps(tables, ensure_ascii=False)
-    assert {name for name, trace in TRACES.items() if re.search(trace, text)} == {*analyses}
-    assert bool(re.search(r"\b(IS|AS)\b", text)) != ANGLES.isdisjoint(analyses)
-    assert not re.search(r"not drawn|\bnan\b|NaN|In numbers: \.", text)
 
 
 def test_a_large_drawing_is_on_the_page_as_a_picture_and_others_as_svg(own):

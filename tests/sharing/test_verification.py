@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -314,18 +313,3 @@ def test_a_published_study_is_read_from_the_cache_the_remote_and_git(repository,
         assert found["metrics.json"].said.startswith("m: 2.6 here, 2.5 there")
         assert found[TABLE].said.startswith("column d[0]: 3.5 here, 2.5 there")
         assert files_of(repository.parents[1] / ".dvc") == before, "nothing was written"
-
-
-def test_the_command_looks_at_one_tier_and_fails_for_what_differs(repository):
-    run("dvc commit -q -f", *COMMIT)
-    (repository / "data/rejected.csv").unlink()
-    for options, code, words in (
-        ((), 1, "NOT the same: 3 artifacts: 2 identical, 1 missing here"),
-        (("--tier", "report"), 0, "the same: 2 artifacts: 2 identical"),
-        (("--against", str(repository)), 0, "the same: 2 artifacts: 2 identical"),
-        (("--rev", "HEAD~1"), 1, "error: results/demo: the study has not run here: .*"),
-    ):
-        command = [sys.executable, "-m", "singflow", "verify", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = (done.stdout or done.stderr).splitlines()[-1]
-        assert done.returncode == code and re.fullmatch(words, said), (said, done.stderr)

@@ -4,16 +4,12 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
 from singflow.artifacts.catalog import CATALOG, artifact_of
-from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
-
-LITE0 = "conse_minilm/efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
@@ -69,28 +65,6 @@ def test_every_artifact_holds_what_docs_artifacts_says_of_it(results):
             assert all(is_described(key, CATALOG[name].about) for key in keys), path
 
 
-def test_the_numbers_of_artifacts_fit_together(read, results):
-    assert (results / "data/rejected.csv").read_text() == "path,reason\n"
-    fit = read(f"translators/{LITE0}/linear", "json")
-    assert (fit["n_train"], fit["n_validation"], fit["n_held_out"], fit["folds"]) == (40, 20, 4, 5)
-    scores, zero_shot = read(f"scores/{LITE0}"), read(f"zero_shot/{LITE0}")
-    assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
-    assert (scores["is_deg"] > 0).all() and list(zero_shot["label"]) == list(scores["label"])
-    assert (zero_shot["embedding"] == zero_shot["label"]).mean() > 0.8
-    classes, words = (
-        load_file(results / f"{folder}/{LITE0}.safetensors") for folder in ("classes", "evidence")
-    )
-    assert np.array_equal(words["class_embeddings"], classes["class_embeddings"])
-    evidence = read(f"evidence/{LITE0}", "json")
-    assert (evidence["n"], evidence["principal_dim"], evidence["null_dim"]) == (20, 1000, 280)
-    assert evidence["unique_r2_low"] <= evidence["unique_r2"] <= evidence["unique_r2_high"]
-    floor = read(f"evidence_images/{LITE0}")["floor_is_deg"].mean()
-    assert floor == pytest.approx(evidence["floor_is_deg"], abs=1e-9)
-    pictures = read(f"pictures/{LITE0}")
-    assert {*pictures} >= {*PICTURE_TYPES} and set(pictures["renderer"]) == {"photo", "words"}
-    assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
-
-
 def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results):
     scores = read("scores/conse_minilm/tiny")
     assert not scores[["is_deg", "as_deg", "null_energy", "logit_change"]].any().any()
@@ -119,17 +93,3 @@ def test_a_bad_study_stops_before_any_job(tmp_path):
         for command in ("snakemake", "singflow run"):
             assert said in project.refused(*command.split(), "--cores", "1")
         assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
-
-
-def test_a_label_that_no_image_has_stops_a_study_before_the_first_tower(tmp_path):
-    project, results = Project(tmp_path), tmp_path / "results"
-    said = "no image has the label 'bull mastif' (did you mean 'bull mastiff'?)"
-    manifest = "results/demo/data/manifest.parquet"
-    for key in ("plot_labels", "steering"):
-        # first where the images are not listed yet, then where they are
-        project.study(**{key: {"labels": ["beaker", "bull mastif"]}})
-        assert f"{key}.labels: {said}" in project.refused("snakemake", "--cores", "1")
-        assert (project.folder / manifest).is_file() == (key == "steering")
-        assert not list(results.rglob("shard-*"))
-        project.study()
-        project.snakemake(manifest)
