@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -80,8 +79,6 @@ FLOW = 60  # shorter lists (in characters) are written on one line
 PARAMS = Path("params.yaml")
 RUNNING = "SINGFLOW_STUDY"  # environment variable: digests of the studies that a run began with
 SHIPPED = (("data", "table"), ("data", "classes"), ("concepts", "vocabulary"))  # have such defaults
-LIBRARIES = {"torch", "torchvision", "timm", "transformers", "open_clip_torch"}  # of towers
-RETIRED = {"floor": "evidence"}  # sections of older versions, and what replaced them
 
 log = logging.getLogger("singflow")
 
@@ -179,20 +176,13 @@ class Params(Section):
 
 def check(content: dict[str, Any], origin: str) -> Params:
     """Validate a study, in which every key must be written out; one InputError has all mistakes."""
-    known = {key: value for key, value in content.items() if key not in RETIRED}
-    lines = [
-        f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study "
-        f"{origin}` writes the study anew"
-        for key in content.keys() & RETIRED
-    ]
     fix = f"every key must be written out: `singflow study {origin}` does it"
-    lines += [f"{origin}: {key}: missing; {fix}" for key in _absent(content, Params)]
-    study = None
+    lines = [f"{origin}: {key}: missing; {fix}" for key in _absent(content, Params)]
     try:
-        study = Params.model_validate(known, strict=True)
+        study = Params.model_validate(content, strict=True)
     except ValidationError as error:
-        lines.insert(0, explain(error, Params, origin, fix))
-    if study is None or lines:
+        raise InputError("\n".join([explain(error, Params, origin, fix), *lines])) from None
+    if lines:
         raise InputError("\n".join(lines))
     return study
 
@@ -213,26 +203,29 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     If all models and spaces are packaged, the packaged reference is the default. A known zero and a
     known leak join the models unless controls.known is none.
     """
-    given = {key: value for key, value in differences.items() if key not in RETIRED}
-    study = with_defaults(given)
+    study = with_defaults(differences)
     sections = {name for name, field in Params.model_fields.items() if section_of(field)}
     if not all(isinstance(study[name], dict) for name in sections):
         return study  # check() says what is wrong
     shards = study["extraction"].get("shards")
     counted = isinstance(shards, int) and shards <= MOST_SHARDS
-    if counted and not _is_given(given, "extraction", "shard_ids"):
+    if counted and not _is_given(differences, "extraction", "shard_ids"):
         study["extraction"]["shard_ids"] = [f"{shard:05d}" for shard in range(shards)]
     first = study["models"][:1] if isinstance(study.get("models"), list) else []
     study["comparison"] = {"models": first} | study["comparison"]
     if first:
         study["pictures"].setdefault("closeup", first[0])
-    if towers := _towers(study):
-        packaged = study["data"].get("source") != "features" and not any(
-            _unpackaged(str(study["extraction"]["precision"]), *towers)
-        )
-        if packaged and not _is_given(given, "translator", "reference"):
-            study["translator"]["reference"] = "packaged"
-        study["models"] = [*study["models"], *_known_controls(study, *towers)]
+    if first and isinstance(study["spaces"], list) and study["weights"] == "registry":
+        with suppress(InputError):  # whoever settles the study says what is wrong
+            models = resolve_models(MODELS, list(map(str, study["models"])), files=False)
+            spaces = resolve_spaces(SPACES, list(map(str, study["spaces"])), files=False)
+            precision = str(study["extraction"]["precision"])
+            packaged = study["data"].get("source") != "features" and all(
+                in_packaged_reference(tower, precision) for tower in {**models, **spaces}.values()
+            )
+            if packaged and not _is_given(differences, "translator", "reference"):
+                study["translator"]["reference"] = "packaged"
+            study["models"] = [*study["models"], *_known_controls(study, models, spaces)]
     return with_defaults(study)
 
 
@@ -261,34 +254,28 @@ def losses(
     models: Mapping[str, ModelEntry],
     spaces: Mapping[str, SpaceEntry],
 ) -> str:
-    """Why the packaged reference does not fit a study, and the ways to a reference; or empty.
+    """Why the packaged reference does not fit a study, and the way to a reference; or empty.
 
     models, spaces: the registry entries of the study. Empty if the study has or needs no packaged
     reference, or says itself what its reference is.
     """
     imported = study["data"]["source"] == "features" or study["weights"] == "random"
+    if imported or _is_given(differences, "translator", "reference"):
+        return ""
     precision = study["extraction"]["precision"]
     own = {name: models[name] for name in differences["models"]}
-    absent, targets = lacking = _unpackaged(precision, own, spaces)
-    if imported or _is_given(differences, "translator", "reference") or not any(lacking):
+    lacks = []
+    for kind, towers in (("features of", own), ("embeddings in", spaces)):
+        absent = [name for name in towers if not in_packaged_reference(towers[name], precision)]
+        lacks += [f"no {kind} {', '.join(absent)}"] if absent else []
+    if not lacks:
         return ""
-    lacks = [f"no features of {', '.join(absent)}"] if absent else []
-    lacks += [f"no embeddings in {', '.join(targets)}"] if targets else []
-    ways = []
-    if not any(_unpackaged(Extraction.model_fields["precision"].default, own, spaces)):
-        lacks[-1] += f" with extraction.precision {precision}"
-        ways = ["leave out extraction.precision"]
-    elif not targets and len(absent) < len(own):
-        ways = [f"leave {', '.join(absent)} to another study"]
     whole = ", ".join(name for name in models if not whole_of(models, name))
-    ways.append(
-        f"first a study of some hundred other images with models: [{whole}], then this "
-        "study with translator.reference: results/<the first study>"
-    )
-    back = "\n  or: ".join(ways)
     return (
-        f"the packaged reference has {' and '.join(lacks)}: translators are fitted on the study's "
-        f"own images\n  to have a reference: {back}"
+        f"the packaged reference has {' and '.join(lacks)} with extraction.precision {precision}: "
+        "translators are fitted on the study's own images\n  to have a reference: first a study of "
+        f"some hundred other images with models: [{whole}], then this study with "
+        "translator.reference: results/<the first study>"
     )
 
 
@@ -296,39 +283,13 @@ def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
     return key in (differences.get(section) or {})
 
 
-def _towers(study: Mapping[str, Any]) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
-    """Registry entries of a study; None if it has random weights, or names what is not there."""
-    models, spaces = study.get("models"), study["spaces"]
-    if not (models and isinstance(models, list) and isinstance(spaces, list)):
-        return None
-    if study["weights"] != "registry":
-        return None
-    try:
-        return (
-            resolve_models(MODELS, list(map(str, models)), files=False),
-            resolve_spaces(SPACES, list(map(str, spaces)), files=False),
-        )
-    except InputError:
-        return None
-
-
-def _unpackaged(
-    precision: str | None, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
-) -> tuple[list[str], list[str]]:
-    """Models and spaces of which the packaged reference has nothing that was made in this way."""
-
-    def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
-        folder = reference_folder("packaged") / kind
-        return [
-            name
-            for name, entry in towers.items()
-            if not getattr(getattr(entry, "classifier", entry), "weights", "").startswith(
-                "package:"
-            )
-            or find_shards(folder, Made(entry.identity, precision=precision))[0] is None
-        ]
-
-    return lacking("features", models), lacking("embeddings", spaces)
+def in_packaged_reference(entry: ModelEntry | SpaceEntry, precision: str | None = None) -> bool:
+    """Whether the packaged reference has rows of this tower, from the same packaged weights."""
+    kind = "features" if isinstance(entry, ModelEntry) else "embeddings"
+    weights = getattr(getattr(entry, "classifier", entry), "weights", "")
+    made = Made(entry.identity, precision=precision)
+    held = find_shards(reference_folder("packaged") / kind, made)[0]
+    return weights.startswith("package:") and held is not None
 
 
 def _known_controls(
@@ -349,23 +310,16 @@ def _known_controls(
         return any(map(entry.is_that_of, spaces.values()))
 
     if study["data"].get("source") != "features" and not any(map(is_zero, models.values())):
-        joined = [
-            name
-            for name, entry in known.items()
-            if is_zero(entry) and (reference is None or _holds(str(reference), entry))
-        ][:1]
+        zeros = {name: Made(entry.identity) for name, entry in known.items() if is_zero(entry)}
+        if reference is not None:
+            held = reference_folder(str(reference)) / "features"
+            zeros = {name: made for name, made in zeros.items() if find_shards(held, made)[0]}
+        joined = [*zeros][:1]
     first = next(iter(models))
     if not (any(entry.keep_classes for entry in models.values()) or _too_small(study, models)):
         cut = (name for name in known if whole_of({first: models[first], name: known[name]}, name))
         joined.append(next(cut, first + CUT))
     return joined
-
-
-def _holds(reference: str, entry: ModelEntry) -> bool:
-    """Whether a reference has features of a model."""
-    return (
-        find_shards(reference_folder(reference) / "features", Made(entry.identity))[0] is not None
-    )
 
 
 def _too_small(study: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> str:
@@ -476,7 +430,10 @@ def read_layers(path: Path) -> dict[str, Any]:
     """Read a study, unchecked; one without all keys is laid over params.yaml, as Snakemake does."""
     content = read_yaml(path)
     if not (content.keys() >= Params.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
-        content = _laid_over(content, read_yaml(PARAMS))
+        from snakemake.utils import update_config
+
+        upper, content = content, read_yaml(PARAMS)
+        update_config(content, upper)
     expand_home(content)
     return content
 
@@ -484,15 +441,6 @@ def read_layers(path: Path) -> dict[str, Any]:
 def read_params(path: Path = PARAMS) -> Params:
     """Read and check a study, without what it refers to."""
     return check(read_layers(path), str(path))
-
-
-def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
-        name: _laid_over(upper[name], value)
-        for name, value in lower.items()
-        if isinstance(value, dict) and isinstance(upper.get(name), dict)
-    }
-    return {**lower, **upper, **both}
 
 
 def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
@@ -623,28 +571,7 @@ def in_force(
         log.setLevel(logging.ERROR)
     content = config if here else completed(config)
     study, entries = settle(content, f"config of {module}" if module else str(PARAMS))
-    for line in made_with_others(Path("results", study.study)):
-        log.warning(line)
     return content, study, entries, layered(content, str(PARAMS), main=main)
-
-
-def made_with_others(results: Path) -> Iterator[str]:
-    """Sentences about towers whose features were made with libraries of other versions."""
-    shards = [
-        shard for name in ("features", "embeddings") for shard in CATALOG[name].among(results)
-    ]
-    for path in (path for path, names in shards if names["shard"] == "00000"):
-        made = {}
-        with suppress(InputError):  # the steps that read the file say what is wrong
-            made = read_tensors(path, [])[1].parsed("software", dict)
-        for library in sorted(made.keys() & LIBRARIES):
-            with suppress(PackageNotFoundError):
-                if made[library] != (here := version(library)):
-                    yield (
-                        f"{path}: made with {library} {made[library]}, and {library} {here} "
-                        "runs now: finished files stay; to make them again, add "
-                        "`--forcerun extract_features embed_images`"
-                    )
 
 
 def images_state(study: Mapping[str, Any], results: Path) -> str | None:

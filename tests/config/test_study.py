@@ -3,15 +3,11 @@ import json
 import os
 import re
 import subprocess
-from importlib.metadata import version
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.tensors import write_tensors
 from singflow.commands.study import study as write_study
 from singflow.config.public import PATHS
 from singflow.config.reading import read_yaml
@@ -26,7 +22,6 @@ from singflow.study import (
     expand_home,
     json_schema,
     layered,
-    made_with_others,
     own_files,
     parse_texts,
     read_layers,
@@ -186,15 +181,11 @@ def test_a_study_says_what_its_images_can_show_and_refuses_a_folder_that_is_not_
 
 
 HUB = "timm/tf_efficientnet_lite0.in1k"  # the hub's weights may differ from the packaged ones
-NO_HUB = f"no features of {HUB}: translators are fitted on the study's own images"
 LOST = [
-    ([LITE0, HUB], "", [NO_HUB, f": leave {HUB} to another study", "or: first"]),
-    ([HUB], "", [NO_HUB, "reference: first a study of some hundred other images"]),
-    ([LITE0], "spaces: [clip_vit_l14]",
-     ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}\\], then"]),
+    ([LITE0, HUB], "", f"no features of {HUB} with"),
+    ([LITE0], "spaces: [clip_vit_l14]", "has no embeddings in clip_vit_l14 with"),
     ([LITE0], "extraction: {precision: tf32}",
-     [f"of {LITE0} and no embeddings in conse_minilm with extraction.precision tf32: ",
-      "reference: leave out extraction.precision", "or: first"]),
+     f"of {LITE0} and no embeddings in conse_minilm with extraction.precision tf32: "),
 ]  # fmt: skip
 
 
@@ -204,8 +195,10 @@ def test_a_study_without_packaged_features_is_told_what_it_lacks_and_the_ways_ba
 ):
     study, (_, message, *_) = written(f"study: mine\nmodels: [{', '.join(models)}]\n{text}\n")
     assert study["translator"]["reference"] is None
-    lines = message.splitlines()
-    assert len(lines) == len(words) and all(map(re.search, words, lines)), message
+    assert (
+        words in message
+        and f"first a study of some hundred other images with models: [{models[0]}" in message
+    )
 
 
 def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, monkeypatch, caplog):
@@ -258,14 +251,11 @@ def test_a_study_without_models_or_of_unknown_ones_is_refused_when_it_is_written
 
 def test_a_study_of_an_older_version_is_refused_with_the_command_that_writes_it_anew(written):
     old = copy.deepcopy(PARAMS)
-    old["floor"] = {"permutations": 20}
     del old["evidence"], old["controls"]["known"]
     missing = "missing; every key must be written out: `singflow study params.yaml` does it"
     assert sorted(refusal(old).splitlines()) == [
         f"params.yaml: controls.known: {missing}",
         f"params.yaml: evidence: {missing}",
-        "params.yaml: floor: of an older version, evidence took its place: `singflow study "
-        "params.yaml` writes the study anew",
     ]
     anew = PARAMS | {"evidence": PARAMS["evidence"] | {"groups": None}}
     assert written(yaml.safe_dump(old))[0] == anew
@@ -487,17 +477,3 @@ def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named
     ):
         with pytest.raises(InputError, match=f"{key}: {said}"):
             check_chosen(checked(**right | {key: value}), manifest)
-
-
-def test_features_that_other_versions_made_are_named_once_for_each_tower_and_library(tmp_path):
-    made = {"numpy": "1.0", "timm": version("timm"), "torch": "1.0", "torchvision": "0.1"}
-    features = {"features": np.ones((1, 1), dtype=np.float32)}
-    for number in (1, 0):
-        shard = CATALOG["features"].at(tmp_path, model="m", shard=f"{number:05d}")
-        write_tensors(shard, features, {"software": json.dumps(made)})
-    damaged = CATALOG["embeddings"].at(tmp_path, space="s", shard="00000")
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"damaged")
-    for line, library in zip(made_with_others(tmp_path), ("torch", "torchvision"), strict=True):
-        words = f"{library} {made[library]}, and {library} {version(library)} runs now"
-        assert line.startswith(f"{shard}: made with {words}: finished files stay")

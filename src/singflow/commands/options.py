@@ -1,17 +1,13 @@
 """Options that several commands have, and the table that several print."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from singflow.errors import printable
-
-if TYPE_CHECKING:
-    from singflow.sharing.registries import Listed
 
 PARAMS = Path("params.yaml")
 
@@ -45,17 +41,13 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
-def print_entries(entries: "Iterable[Listed]", as_json: bool) -> None:
+def print_entries(entries: list[dict[str, Any]], as_json: bool) -> None:
     """Print entries of a registry as a table, or as JSON."""
     if as_json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        print(json.dumps(entries, indent=2))
         return
-    rows: list[Sequence[str]]
-    rows = [("name", "source", "id", "from", "width", "classes", "reference", "weights")]
+    rows = [[*entries[0]]]
     for entry in entries:
-        numbers = (entry.width, entry.classes)
-        known = ["-" if number is None else str(number) for number in numbers]
-        named = (entry.name, entry.source, entry.id, entry.origin)
-        state = ("yes" if entry.reference else "-", entry.weights)
-        rows.append((*map(printable, named), *known, *map(printable, state)))
+        cells = ("yes" if cell is True else str(cell or "-") for cell in entry.values())
+        rows.append([*map(printable, cells)])
     print_table(rows)

@@ -1,10 +1,8 @@
 """What the registries offer, and what of it is on this machine."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from singflow.artifacts.made import Made
 from singflow.config.registry import (
     MODELS,
     SPACES,
@@ -19,61 +17,52 @@ from singflow.config.registry import (
 )
 from singflow.errors import InputError
 from singflow.extras import explained
+from singflow.study import in_packaged_reference
 from singflow.towers.weights import lacking
-from singflow.translators.reference import find_shards, reference_folder
 
 
-@dataclass(frozen=True)
-class Listed:
-    """An entry of a registry."""
-
-    name: str
-    source: str
-    id: str
-    origin: str  # own or packaged
-    width: int | None  # of features or embeddings, as far as the entry says it
-    classes: int | None  # of the head
-    reference: bool  # whether the packaged reference has it
-    weights: str  # here, not here, random, imported, or why they cannot be found
-
-
-def listed_models(path: Path) -> Iterator[Listed]:
+def listed_models(path: Path) -> list[dict[str, Any]]:
     """The packaged models, and those of the user's registry."""
-    registry = read_registry(path, MODELS)
+    registry, rows = read_registry(path, MODELS), []
     for name, entry in resolve_models(path, list(registry.entries), files=False).items():
         listed = None if entry.class_list else entry.head_classes
         classes = len(entry.kept) if entry.kept else listed
-        yield _listed(registry, name, entry, entry.id, entry.feature_dim, classes)
+        rows.append(_row(registry, name, entry, entry.id, entry.feature_dim, classes))
+    return rows
 
 
-def listed_spaces(path: Path) -> Iterator[Listed]:
+def listed_spaces(path: Path) -> list[dict[str, Any]]:
     """The packaged spaces, and those of the user's registry."""
-    registry = read_registry(path, SPACES)
+    registry, rows = read_registry(path, SPACES), []
     for name, entry in resolve_spaces(path, list(registry.entries), files=False).items():
         identifier = entry.text if isinstance(entry, ConSEEntry | FeaturesEntry) else entry.id
-        yield _listed(registry, name, entry, identifier, entry.dim, None)
+        rows.append(_row(registry, name, entry, identifier, entry.dim, None))
+    return rows
 
 
-def _listed(
+def _row(
     registry: Registry,
     name: str,
     entry: ModelEntry | SpaceEntry,
     identifier: str,
     width: int | None,
     classes: int | None,
-) -> Listed:
+) -> dict[str, Any]:
     packaged = registry.packaged.get(name)
-    origin = "packaged" if registry.own.get(name, packaged) == packaged else "own"
-    tower = entry.classifier if isinstance(entry, ConSEEntry) else entry
-    shipped = getattr(tower, "weights", "").startswith("package:")
-    kind = "features" if isinstance(entry, ModelEntry) else "embeddings"
-    held, _ = find_shards(reference_folder("packaged") / kind, Made(entry.identity))
-    found = origin, width, classes, shipped and held is not None, _weights(entry)
-    return Listed(name, entry.source, identifier, *found)
+    return {
+        "name": name,
+        "source": entry.source,
+        "id": identifier,
+        "origin": "packaged" if registry.own.get(name, packaged) == packaged else "own",
+        "width": width,  # of features or embeddings, as far as the entry says it
+        "classes": classes,  # of the head
+        "reference": in_packaged_reference(entry),
+        "weights": _weights(entry),
+    }
 
 
 def _weights(entry: ModelEntry | SpaceEntry) -> str:
-    """Whether an entry's weights are here."""
+    """Whether an entry's weights are here, or why they cannot be found."""
     if entry.source == "features" and isinstance(entry, ModelEntry):
         return "imported"
     if getattr(entry, "weights", "") == "random":
