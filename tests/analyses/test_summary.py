@@ -273,33 +273,6 @@ def test_controls_stand_last_with_their_marks_and_are_explained(scores):
     assert "^ The best penalty of zero in s is at the edge" in text
 
 
-def test_in_sample_the_text_judges_nothing_and_says_so(scores):
-    row = summarized(scores, {}, {"in_sample": True, "folds": 0})
-    text = text_of(scores, m=row)
-    assert row["marks"] == "in sample"
-    assert cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
-    assert "\nm#: no answer: the translator has seen" in text
-    assert "# In sample, as in the paper: the translator of m in s has seen the images" in text
-
-
-USED = {"exact": "stored weights", "exact64": "float64"}
-
-
-@pytest.mark.parametrize("rule", USED)
-def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_ranks(scores, rule):
-    heads = {"a": (999, "float32"), "b": (1000, "float32"), "c": (990, "bfloat16")}
-    rows = {
-        model: summarized(scores, projector={"rule": rule, "weight_dtype": t, "rank_stored": rank})
-        for model, (rank, t) in heads.items()
-    }
-    stored = "at the precision of its stored weights"
-    said = f"a has rank 999 {stored} (float32), and 1000 at float64; "
-    said += f"c has rank 990 {stored} (bfloat16), and 1000 at float64"
-    text = " ".join(text_of(scores, **rows).split())
-    assert f"{said}. This study uses the rank at the precision of {USED[rule]}." in text
-    assert "has rank" not in text_of(scores, b=rows["b"])
-
-
 def test_the_text_names_near_copies_that_are_left_out_and_warns_of_those_in_other_folds(scores):
     left_out = {"left_out": [f"{name}.jpg" for name in "abcd"], "near_copies": None}
     few, many = ({"near_copies": copies, "n_compared": 100} for copies in (1, 2))

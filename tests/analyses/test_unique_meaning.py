@@ -405,14 +405,6 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
     assert facts["weights"]["null"] in OWN and facts["n"] == 240
 
 
-def test_leaks_are_planted_on_noise_that_is_like_the_errors_of_the_plain_read_out(monkeypatch):
-    given = []
-    monkeypatch.setattr(evidence, "plant", lambda *them: given.extend(them) or plant(*them))
-    plain, full = (errors := measured(planted(leak=0.5)).residuals).plain, errors.full
-    np.testing.assert_allclose(given[2], plain.T @ plain / len(plain), rtol=0, atol=1e-9)
-    assert (full**2).sum() < 0.9 * (plain**2).sum()
-
-
 def leaks_of(*p, kind=EVEN):
     """A table of planted leaks: for each draw, p at shares of 0 (not read), 1, 3 and 10 %."""
     table = pd.DataFrame({"kind": kind, "share": [0.0, 0.01, 0.03, 0.1] * len(p)})

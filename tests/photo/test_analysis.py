@@ -1,6 +1,5 @@
 """A handmade study of a few random parts; what the command says is recomputed from its files."""
 
-import io
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Movement, _chance_range, beyond, chance_most
 from singflow.photo.facts import conclude
 from singflow.towers.classifiers import load_classifier, weights_sha256
-from singflow.towers.live import open_image
 from singflow.towers.spaces import load_text_tower
 from singflow.towers.texts import stored_texts
 from tests.photo.handmade import (
@@ -254,14 +252,6 @@ def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     assert "steered toward 'concept 1': the null space offers no way there" in told and said in told
     none = "no maps: the head has no null space, so it ignores nothing"
     assert record["maps"] is None and record["no_maps"] == none and f"\n  {none}\n" in told
-
-
-def test_junk_in_the_place_of_exif_changes_nothing():
-    buffer, photo = io.BytesIO(), Image.new("RGB", (16, 8), "teal")
-    photo.save(buffer, "JPEG", exif=b"Exif\0\0no header")
-    opened = open_image(buffer.getvalue())
-    for image in (opened, Image.open(buffer)):
-        assert np.array_equal(open_image(image), opened)
 
 
 def inside(axis, place):

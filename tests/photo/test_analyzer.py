@@ -286,11 +286,3 @@ def test_the_command_prints_json_and_loads_the_model_once(
     records = json.loads(capsys.readouterr().out)
     assert len(loads) == 1 and [record["image"] for record in records] == list(map(str, photos[:2]))
     assert json.loads((tmp_path / f"{photos[0].stem}.json").read_text()) == records[0]
-
-
-def test_names_are_escaped_in_notebooks(analyzer, photos):
-    result = analyzer.analyze(photos[0], ["<script>"], name="<b>photo</b>")
-    page = result._repr_markdown_()
-    assert "<script>" not in page and r"\<script\>" in page
-    assert r"- \<b\>photo" in page
-    assert "\n<b>photo</b>: bull mastiff" in repr(result)

@@ -214,11 +214,3 @@ PIXELS = tensors([Image.new("RGB", (8, 8), (0, 90, 255))], MEAN, STD)
 )
 def test_what_holds_no_images_is_refused(space, images, normalized, words):
     assert_refused(words, space.embed_images, images, normalized=normalized)
-
-
-def test_loading_draws_no_random_number():
-    before = torch.get_rng_state()
-    of_project = {"models": "config/models.yaml", "classes": "config/vocab/imagenet_1k.csv"}
-    of_project = {kind: ROOT / place for kind, place in of_project.items()}
-    singflow.Classifier.load("efficientnet_lite0", **of_project)
-    assert torch.equal(torch.get_rng_state(), before)

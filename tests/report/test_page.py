@@ -23,14 +23,7 @@ from singflow.figures.style import new_figure, save
 from singflow.report import content
 from singflow.report.content import MOST_SVG, machine, page_tables, step_table
 from singflow.report.page import MOST_POINTS, sample, space_part
-from singflow.report.sentences import (
-    blind_said,
-    pairs_said,
-    probes_said,
-    seen_by_translators,
-    steering_said,
-    warnings,
-)
+from singflow.report.sentences import blind_said, pairs_said, steering_said, warnings
 from singflow.report.tables import MOST_ROWS, table
 from tests.project import ROOT
 from tests.refusals import refused
@@ -106,18 +99,6 @@ def test_own_words_are_the_known_zero_of_a_space_without_one():
         assert with_own_words(none) is none
     two = with_own_words(pd.concat([rows, FOUR.assign(space="t")], ignore_index=True))
     assert two.loc[two["model"] == "own words", "space"].tolist() == ["s"]
-
-
-def test_what_a_leak_shows_stands_beside_trust_and_the_papers_scores_beside_its_figures():
-    found = part(FOUR)
-    power, blind = found["power"]
-    (more, _) = part(models((("a", MEANING, 0.04), {"gain": 1.2})))["power"]
-    assert more.startswith("D shows 120 % (a) of a leak") and "no lower bound" in more
-    assert power.startswith("D is a lower bound: it shows 20 % (a) to 20 % (zero) of a leak of ")
-    assert power.endswith("The logits predict 12 % (a) to 12 % (zero) of the null component.")
-    assert blind.startswith("Blind check")
-    same = "+0.50, 1.00, 7.0"
-    assert found["paper"][0].endswith(f": a {same}; b {same}; leak+ {same}; zero~ {same}.")
 
 
 def pairs(*rows):
@@ -220,21 +201,6 @@ def test_every_figure_and_table_has_its_words_and_every_link_its_table():
         assert "`" not in (ROOT / f"report/captions/{name}.rst").read_text()
 
 
-def test_which_images_translators_have_seen_is_said_of_imported_ones_apart():
-    manifest = pd.DataFrame({"split": ["train", "validation"]})
-    fitted = "out of sample: translators are fitted on"
-    unknown = "imported translators, whose images are not known here, for"
-    for trained, folds, reference, said in (
-        ([80, 80], 5, None, "all out of sample: translators are cross-fitted in 5 folds"),
-        ([80, 80], 0, None, "1 images held out"),
-        ([507, 505], 0, "r", f"all {fitted} 507 rows of the reference r"),
-        ([0, 507], 0, "r", f"{fitted} 507 rows of the reference r; {unknown} a in s"),
-        ([0, 0], 0, "r", f"{unknown} a and b in s"),
-    ):
-        table = PLAIN.loc[[0, 0]].assign(n_train=trained, folds=folds, reference=reference)
-        assert seen_by_translators(table.assign(model=["a", "b"]), manifest) == said
-
-
 def test_a_benchmark_file_without_its_figures_is_named(tmp_path):
     for damaged in ("", "s\tmax_rss\n", "s\n1.0\n"):
         (file := tmp_path / "fit.tsv").write_text(damaged)
@@ -281,22 +247,6 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
     labels = {"labels": []}, {"labels": ["sports car", "jeep"]}
     for change in ({"prompt": "an image of a pirate"}, *labels, shorter):
         assert "paper AS (°)" not in tables(change)["steering"][0]
-
-
-def test_the_correlation_of_probes_has_its_interval_and_the_papers_beside_it_for_its_13_models():
-    charted = [model for model, entry in PAPER["models"].items() if "ratio" in entry]
-    numbers = {"space": "clip_vit_l14", "pearson": 0.9, "pearson_n": 13}
-    numbers |= {"pearson_low": 0.6, "pearson_high": 0.99}
-    probes = pd.DataFrame({"model": charted}).assign(**numbers)
-    same = probes[["space", "model"]]
-    said = "Pearson's correlation of the two accuracies is 0.900 [0.600, 0.990] over 13 models here"
-    assert probes_said(probes, PAPER, same) == f"{said}; the paper has 0.972."
-    more = pd.concat([probes, probes[:1].assign(model="resnet18")])
-    other = same.assign(space="eva02_l14")
-    for ours, theirs in ((probes[1:], same[1:]), (probes, same[1:]), (probes, other), (more, same)):
-        assert probes_said(ours, PAPER, theirs) == f"{said}."
-    for ours in (probes.assign(pearson=np.nan), probes[:0]):
-        assert probes_said(ours, PAPER, same) == ""
 
 
 def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):

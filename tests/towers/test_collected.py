@@ -4,7 +4,7 @@ import weakref
 from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from types import MethodType, SimpleNamespace
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -109,11 +109,6 @@ def test_mappings_of_transformers_are_keyword_arguments(kind):
     found = assert_gives(model, [batch], inputs[0], logits, path)
     assert found.labels.tolist() == LABELS.tolist()
     assert singflow.collect(model, [{"pixel_values": IMAGES}]).labels is None
-
-
-def test_logits_are_an_attribute_of_what_a_model_returns():
-    found = singflow.collect(Nested(lambda logits: SimpleNamespace(logits=logits)), LOADER)
-    assert np.array_equal(found.logits, singflow.collect(Nested(), LOADER).logits)
 
 
 class ByKeyword(Nested):
@@ -272,17 +267,6 @@ FOUR = Nested(lambda logits: logits[:, :4])
 )
 def test_a_model_without_such_a_head_is_refused(refused, model, head, said):
     refused(said, singflow.collect, model, LOADER, head)
-
-
-def test_loaders_that_keep_their_order_are_read():
-    in_order = drawing(data.DistributedSampler(range(7), 1, 0, shuffle=False), batch_size=3)
-    assert len(singflow.collect(Nested(), in_order).features) == 7
-
-    class Streamed(data.IterableDataset):
-        def __iter__(self):
-            return iter(LOADER)
-
-    assert len(singflow.collect(Nested(), Streamed()).features) == 7
 
 
 def test_what_a_model_keeps_from_the_pass_can_be_trained_with():

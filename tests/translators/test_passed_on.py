@@ -8,7 +8,6 @@ import yaml
 from safetensors.numpy import load_file
 
 from singflow import Translator
-from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.import_translator import import_translator
 from singflow.config.reading import read_yaml
@@ -133,26 +132,3 @@ def test_another_model_other_weights_and_another_space_are_refused(checkout):
         InputError, match=r"does not say what it was fitted for: name one of a stud"
     ):
         take(checkout / "mine")
-
-
-def test_a_study_takes_an_imported_translator_for_the_weights_that_it_was_fitted_for_alone(
-    checkout,
-):
-    path = take(checkout / "mine")
-    tensors, made = read_tensors(path, ["weight", "bias"])
-    hashes = {"weights_sha256": f"features/{LITE0}", "space_sha256": f"embeddings/{SPACE}"}
-    assert hashes.keys() <= made.keys()
-    older = {key: value for key, value in made.items() if key not in hashes}
-    for header in (made, older):  # without hashes: as of the authors' release
-        write_tensors(path, tensors, header)
-        own = fit(checkout, imported=[f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}"])
-        taken, facts = read_tensors(own.path("translator"), ["weight", "bias"])
-        assert all((taken[name] == tensors[name]).all() for name in tensors)
-        assert facts["fitted_on"] == "images that its makers chose: it was imported"
-    for key, place in hashes.items():
-        write_tensors(path, tensors, made | {key: "0" * 64})
-        kind = {"features": "model", "embeddings": "space"}[place.split("/")[0]]
-        said = rf"{LITE0}.safetensors: was fitted for a {kind} with weights 0{{12}} instead of"
-        with pytest.raises(InputError, match=said):
-            fit(checkout, imported=[f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}"])
-        assert not own.path("translator").exists()

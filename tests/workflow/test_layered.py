@@ -1,13 +1,12 @@
 """A study of several layers, and texts of any kind."""
 
 import re
-import shlex
 
 import pytest
 import yaml
 
 from singflow.artifacts.tensors import read_tensors
-from tests.project import COMMAND, Project
+from tests.project import COMMAND
 
 OVERLAY = """\
 study: layered
@@ -62,28 +61,3 @@ def test_an_edit_of_params_yaml_re_runs_no_study_that_does_not_read_the_key(laye
     assert "Nothing to be done" in layered.snakemake(*MADE, *LAYERS)
     layered.edit("params.yaml", "study: other ", "study: demo ")
     assert "Nothing to be done" in layered.snakemake()
-
-
-def test_every_text_reaches_the_steps_as_it_is(tmp_path):
-    texts = ["a {space} b", "{label}", "{0}", "{}", "{{x}}", "${HOME} $(id) `id`"]
-    texts += ['it\'s "quoted"', "a\\tb \\{ \\$", "é ✓ 犬", "two  spaces", "# no"]
-    project = Project(tmp_path)
-    project.study(
-        data={"source": "table", "label_column": "{label}", "root": "a {model} folder"},
-        prompts={"label_templates": [f"{text} {{}}" for text in texts]},
-        steering={"prompts": texts, "labels": texts},
-        plot_labels={"labels": texts},
-        plot_concepts={"labels": texts[:6]},
-        pictures={"images": texts},
-    )
-    said = project.snakemake("--dry-run", "--printshellcmds", "--forceall")
-    commands = {re.search(STEP, line)[1]: line for line in re.findall(COMMAND, said)}
-    for step, key, given in (
-        ("plot_labels", "--labels", texts),
-        ("embed_prompts", "--label_templates", [f"{text} {{}}" for text in texts]),
-        ("build_manifest", "--label_column", ["{label}"]),
-        ("build_manifest", "--root", ["a {model} folder"]),
-    ):
-        words = shlex.split(commands[step])
-        place = words.index(key) + 1
-        assert words[place : place + len(given)] == given, step
