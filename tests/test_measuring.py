@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +15,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
-from threadpoolctl import threadpool_info
 
 import singflow
 from singflow import Evidence, InputError
@@ -420,20 +418,6 @@ def test_questions_with_bad_input_are_refused(found):
     ]:
         with pytest.raises(InputError, match=line):
             call()
-
-
-def test_a_call_changes_no_global_state():
-    def state():
-        pools = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
-        torches = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_rng_state().sum()
-        return pools, torches, np.geterr(), warnings.filters[:], np.random.get_state()[1].sum()
-
-    singflow.measure(X, WEIGHT, Z, draws=2)  # loads what it needs
-    before = state()
-    singflow.measure(torch.from_numpy(X), WEIGHT, Z, draws=2, threads=2)
-    with pytest.raises(InputError):
-        singflow.measure(X, WEIGHT, Z[:-1])
-    assert state() == before
 
 
 def test_on_arrays_neither_pytorch_nor_what_draws_is_loaded_and_nothing_is_logged():

@@ -177,17 +177,6 @@ def test_more_images_than_the_bootstrap_draws_are_drawn_in_groups(monkeypatch):
         np.testing.assert_allclose(some["p"], every["p"], atol=0.1)
 
 
-def test_the_order_of_texts_and_how_many_are_tested_at_once_change_nothing(monkeypatch):
-    residuals, texts = residuals_of(gain=0.2), texts_of(20)
-    wanted = by_text(residuals, texts, QUESTION)
-    order = np.random.default_rng(0).permutation(20)
-    found = by_text(residuals, texts[order], QUESTION)
-    pd.testing.assert_frame_equal(found, wanted.iloc[order].reset_index(drop=True))
-    monkeypatch.setattr(hidden, "TEXTS_AT_ONCE", 7)
-    monkeypatch.setattr(hidden, "ROWS_AT_ONCE", 33)
-    pd.testing.assert_frame_equal(by_text(residuals, texts, QUESTION), wanted)
-
-
 def test_texts_are_told_apart_by_what_they_do_not_share():
     texts = texts_of(5)
     found = centred_texts(texts)

@@ -305,16 +305,6 @@ def test_where_labels_have_one_image_the_groups_of_the_reference_are_probed_out_
     assert report["accuracy_principal"] == report["accuracy_translated"] == 1.0
 
 
-def test_rows_that_a_shard_lacks_are_named(tmp_path):
-    results = Results(tmp_path)
-    results.manifest(**manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}))
-    results.tensors("projector", null_basis=np.eye(8)[:, 5:])
-    results.translator(Affine(np.eye(8, dtype=np.float32), np.zeros(8, np.float32)))
-    image_id, view = np.array([*range(7), 0]), np.array([0] * 7 + [1], np.int32)
-    results.shard("features", 0, np.ones((8, 8), np.float32), image_id, view)
-    refused("holds 8 rows that the probe needs, not 12", results.run, "probe_principal", **PROBE)
-
-
 def test_the_table_keeps_spaces_apart():
     probes = {
         space: {

@@ -239,20 +239,3 @@ def test_without_prompts_the_tables_are_empty_and_have_their_columns(study):
     study.run("tabulate_steering")
     rows = study.read("tables/steering.csv")
     assert rows.empty and {"n_reachable", "note", "seed"} <= set(rows)
-
-
-@given(st.integers(0, 10**6))
-@settings(max_examples=30)
-def test_no_step_leads_nearer_than_the_closed_form_says_and_its_own_step_leads_there(seed):
-    _, basis, translator, features, text = planted(seed)
-    directions = directions_of(basis, translator, features, text)
-    turn, near = directions.closest_approach(text)
-    steps = np.concatenate([[0.0], np.geomspace(1e-3, 1e5, 4000)])
-    tried = directions.embeddings[:, None] + steps[:, None] * directions.translated[:, None]
-    least = np.stack([angle_deg(embeddings, text) for embeddings in tried]).min(axis=1)
-    assert (near <= least + 1e-6).all() and np.abs(near - least).max() < 0.05
-    for row, angle in enumerate(turn):
-        (step,) = directions.step(angle)[[row]]
-        if not np.isnan(step):  # else the text is nearest at the limit
-            there = directions.embeddings[row] + step * directions.translated[row]
-            assert angle_deg(there, text) == pytest.approx(near[row], abs=1e-6)

@@ -1,7 +1,6 @@
 """The doctor on a machine without Slurm: tests/parts/cluster has the rest."""
 
 import contextlib
-import json
 import re
 import shutil
 import socket
@@ -106,23 +105,6 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command(tree, monke
         "one: package:no-such-encoder is not installed",
     ):
         assert words in found
-
-
-@pytest.mark.parametrize("generator", ["nobody/no-such-generator", "checkpoints/karlo"])
-def test_a_generator_that_is_missing_fails_if_asked_for_and_is_remarked_on_if_not(tree, generator):
-    (tree / "checkpoints/karlo").mkdir(parents=True)
-    (tree / "checkpoints/clip.safetensors").write_bytes(b"x")
-    for renderer, space, wanted in (
-        ("unclip", CLIP, "fail"),
-        ("auto", CLIP, "warn"),
-        ("words", CLIP, "ok"),
-        ("auto", CONSE, "ok"),
-    ):
-        status, found = weights(tree, space, renderer=renderer, generator=generator)
-        assert status == wanted and (generator in found) == (status != "ok"), found
-    index = {"_class_name": "UnCLIPImageVariationPipeline"}
-    (tree / "checkpoints/karlo/model_index.json").write_text(json.dumps(index))
-    assert weights(tree, CLIP, renderer="unclip", generator="checkpoints/karlo")[0] == "ok"
 
 
 def test_data_must_be_there_and_the_disk_must_hold_the_results(tree, monkeypatch):

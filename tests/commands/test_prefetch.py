@@ -20,10 +20,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import PACKAGE_DATA
 from singflow.errors import InputError
-from singflow.pictures.generator import find_generator
-from singflow.study import read_params
 from singflow.towers.classifiers import load_classifier
-from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT, files_of
 from tests.results import Results
 from tests.towers.models import FIVE, OPEN_CLIP, RESNET
@@ -228,23 +225,3 @@ def test_a_head_with_an_address_is_downloaded_once_and_its_hash_verified(place, 
     asked = len(hub.requests)
     assert (loaded(named).weight == 1).all() and len(hub.requests) == asked
     assert [path.name for path in Path("torch/hub/checkpoints").iterdir()] == [named]
-
-
-def test_the_generator_is_fetched_whole_where_a_step_may_want_it(place, hub, capsys):
-    files = files_of(build_generator(place / "published"))
-    published(hub, KARLO, files | {"image_encoder/model.safetensors": b"not needed"})
-    for changes in ({"renderer": "auto"}, {"renderer": "unclip", "generator": "checkpoints/karlo"}):
-        write({"efficientnet_lite0": LITE0}, {"demo_space": CONSE}, pictures=PICTURES | changes)
-        prefetch(Path("params.yaml"))
-        assert not any("karlo" in path for path in hub.requests)
-    write({"efficientnet_lite0": LITE0}, {"demo_space": CONSE},
-          pictures=PICTURES | {"renderer": "unclip"})  # fmt: skip
-    prefetch(Path("params.yaml"))
-    assert " 2 models and spaces and the generator are here" in capsys.readouterr().out
-    pictures, asked = read_params().pictures, len(hub.requests)
-    folder = find_generator(pictures)
-    assert files_of(folder) == files
-    (folder / "decoder/config.json").unlink()
-    with pytest.raises(InputError, match=r"karlo.* is not in the hub cache .*decoder/config\.json"):
-        find_generator(pictures)
-    assert len(hub.requests) == asked

@@ -4,13 +4,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.font_manager import FontProperties
 from matplotlib.text import Annotation
 from PIL import Image
 
 from singflow.figures import plot_pictures
 from singflow.figures.plot_closeups import CLOSEUPS, draw_closeup, tabulate
-from singflow.figures.style import lines_of
 from singflow.pictures.rendering import TYPES, picture_table
 from singflow.pictures.word_neighbours import ANGLES, WORDS
 from tests.figures.drawn import finding, words
@@ -140,30 +138,6 @@ def test_a_closeup_says_what_it_finds(name, said):
     if name == "fig10":
         same = {"space": {"m": pictures("words", after=BEFORE)}}
         assert finding(draw(name, same)) == "No new words up to 4.0 degrees"
-
-
-def test_lines_are_broken_at_spaces_then_after_hyphens_then_anywhere():
-    for text, inches, lines in (
-        ("bicycle-built-for-two", 1.2, ["bicycle-built-for-two"]),
-        ("bicycle_built-for-two", 0.7, ["bicycle_built-", "for-two"]),
-        ("a bicycle-built-for-two", 0.7, ["a", "bicycle-built-", "for-two"]),
-        ("an Old English sheepdog", 0.6, ["an Old", "English", "sheepdog"]),
-        ("an Old\xa0English", 0.6, ["an", "Old\xa0English"]),
-        ("M" * 9, 0.5, ["M" * 5, "M" * 4]),
-    ):
-        assert lines_of(text, inches, FontProperties(size=7)) == lines
-
-
-def test_what_stands_below_a_picture():
-    for name, renderer, told, untold in (
-        ("fig6", "unclip", ["IS 7.6°, AS +1.5°"], ["AS -0.4°"]),  # toward the prompt
-        ("fig1", "unclip", ["IS 7.6°, AS -0.4°"], []),  # toward the label
-        ("fig10", "words", ["out of reach"], []),
-        ("fig13", "unclip", ["seed 0", "seed 2", "logits move by 2e-07"], []),
-        ("fig13", "words", [], ["seed"]),
-    ):
-        text = words(draw(name, {"space": {"m": pictures(renderer)}})).replace("\xa0", " ")
-        assert [each for each in (*told, *untold) if each in text] == told
 
 
 def test_columns_beyond_six_go_on_below_and_rows_beyond_a_page_are_counted():

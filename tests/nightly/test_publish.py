@@ -91,23 +91,6 @@ def test_own_files_travel_with_the_study(publisher, tmp_path):
     assert "not as the published study had it: checkpoints: " in reader.refused("singflow", "fetch")
 
 
-def test_the_same_results_are_published_again_and_others_under_another_tag(publisher):
-    commit = publisher.run("git", "rev-parse", "HEAD").stdout
-    assert PUBLISHED in publisher.command("publish")
-    assert publisher.run("git", "rev-parse", "HEAD").stdout == commit
-    publisher.edit("params.yaml", "extremes: 8", "extremes: 7")
-    publisher.commit()
-    publisher.snakemake()
-    lock = publisher.lock()
-    said = publisher.refused("singflow", "publish")
-    (fix,) = re.findall(r"tag study/demo: keeps other results.*`(git tag .*)`", said)
-    assert publisher.lock() == lock
-    publisher.shell(fix.replace("<name>", "before"))
-    publisher.command("publish")
-    assert publisher.lock() != lock == publisher.run("git", "show", "before:dvc.lock").stdout
-    assert publisher.run("git", "show", "study/demo:dvc.lock").stdout == publisher.lock()
-
-
 def test_fetch_replaces_nothing_of_ones_own_and_takes_no_other_study(reader):
     fetch = ("make", *MADE, "fetch", "FETCH=--tier report")
     reader.command("fetch", "--tier", "report")

@@ -251,30 +251,6 @@ def test_a_head_file_takes_the_place_of_a_torchvision_models_head(tmp_path):
     assert torch.equal(classifier.bias, torch.zeros(5))
 
 
-@pytest.mark.parametrize("identifier", ["mobilenetv3_small_050.lamb_in1k", "ghostnet_100.in1k"])
-def test_an_own_head_has_the_width_of_what_it_is_given_also_where_it_was_a_convolution(identifier):
-    fields = {"head_weights": "file:unused", "class_names": FIVE}
-    fields["transform"] = {"input_size": [3, 96, 96]}
-    classifier, images = load_classifier(entry_of(identifier, **fields)), pictures(2, 96)
-    with torch.inference_mode():
-        features = classifier(images)
-        torch.testing.assert_close(features, timm_parts(classifier.model, images)[0])
-        assert classifier.logits(features).shape == (2, 5)
-
-
-@pytest.mark.parametrize(
-    ("identifier", "attribute", "value"),
-    [
-        ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", "image_size", 384),
-        ("googlenet.IMAGENET1K_V1", "transform_input", True),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:The default weight initialization")
-def test_torchvisions_settings_of_the_weights_hold_without_them(identifier, attribute, value):
-    with torch.device("meta"):
-        assert getattr(load_classifier(entry_of(identifier)).model, attribute) == value
-
-
 def test_a_head_has_as_many_rows_as_its_class_list():
     dinov2 = REGISTRY["dinov2_large"]
     layer = {"config": dinov2.config | {"num_hidden_layers": 1}, "weights": "random"}

@@ -70,19 +70,6 @@ def test_a_term_opens_the_glossary_at_its_place_and_escape_closes_it(load):
     assert all(page.locator(f"dt#{term}").count() == 1 for term in wanted)
 
 
-def test_the_page_of_the_run_opens_from_the_page_and_leads_back(load):
-    width = 375
-    page, title = load(width), "Hardware, times and memory of this run"
-    report = page.url
-    page.get_by_role("link", name=title).click()
-    assert page.url.endswith("/logs/run.html") and page.locator("h1").inner_text() == title
-    row = page.locator("tbody tr").inner_text()
-    assert row.split() == ["summarize", "1", "1.25", "1.25", "300.5"]
-    check_width_and_access(page, width)
-    page.get_by_role("link", name="The page that holds the study").click()
-    assert page.url == report
-
-
 def check_width_and_access(page, width):
     """The page is no wider than its screen, and axe finds nothing serious."""
     from axe_playwright_python.sync_playwright import Axe
