@@ -143,10 +143,3 @@ def in_bytes(count: float) -> str:
     units = ("kB", "MB", "GB", "TB")
     power = next((power for power in range(1, 4) if count < 1000 ** (power + 1)), 4)
     return f"{count / 1000**power:.3g} {units[power - 1]}"
-
-
-def in_time(seconds: float) -> str:
-    """A duration in seconds, minutes or hours, to about two digits."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

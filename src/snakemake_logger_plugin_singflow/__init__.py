@@ -58,8 +58,6 @@ class LogHandler(LogHandlerBase):
 
     def line(self) -> str:
         """The steps done, the time left and the running steps."""
-        from singflow.system import in_time  # late: every snakemake imports this module
-
         left, names = "", [self.names[job] for job in sorted(self.running)]
         if self.done < self.total and self.done:
             seconds = (time.time() - self.started) * (self.total - self.done) / self.done
@@ -106,3 +104,10 @@ def last_words(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     return "\n".join(lines[starts[-1] :] if starts else lines[-MOST_LINES:])
+
+
+def in_time(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, to about two digits."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -21,7 +21,6 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     assert rows(planned) == {step: (count, count) for step, count in stats.items()}
     assert planned.startswith("Study demo: 20 images, ") and "leak of about" in planned
     assert f"{jobs} of {jobs} jobs to run, 0 done" in planned
-    assert f"the time of {jobs} jobs was never measured" in planned
     asked = re.findall(r"mem_mb=(\d+)", said)
     assert f"{max(map(int, asked)) / 1e3:.1f} GB of memory asked for the largest job" in planned
     assert not (project.folder / "results").exists()
@@ -33,5 +32,4 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     assert re.search(rf"^{jobs - 2} of {jobs} jobs to run, 2 done$", output, flags=re.MULTILINE)
     (project.folder / "results/demo/data/rejected.csv").unlink()
     output = project.command("plan")
-    assert re.search(r"^build_manifest +1 +1 +CPU .* \d+ s$", output, flags=re.MULTILINE)
-    assert f"the time of {jobs - 2} jobs was never measured" in output
+    assert re.search(r"^build_manifest +1 +1 +CPU +\d", output, flags=re.MULTILINE)

@@ -1,30 +1,30 @@
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from pathlib import Path
 
 from singflow.commands.options import PARAMS, Params, print_table
 
-TITLES = ("step", "jobs", "of", "on", "asked GB", "measured time")
+TITLES = ("step", "jobs", "of", "on", "asked GB")
 
 
 def plan(params: Params = PARAMS) -> None:
-    """Print what a study will take before it runs: jobs, memory, disk, and measured time."""
+    """Print what a study will take before it runs: jobs, memory and disk."""
     from singflow.config.sections import outside
     from singflow.data.imported import with_sizes
-    from singflow.planning.plan import RESULTS, alike, list_jobs, rows_by_step
+    from singflow.planning.plan import list_jobs
     from singflow.planning.prospects import leaks
     from singflow.planning.sizes import disk_bytes, expected_images, images_here, reference_size
     from singflow.study import read_layers, settle
-    from singflow.system import existing, in_bytes, in_time
+    from singflow.system import existing, in_bytes
 
     content = read_layers(params)
     study, entries = settle(content, str(params))
     models, spaces = entries["model"], entries["space"]
     if study.data.source == "features":
         models = with_sizes(outside(study.data.root), models)
-    folder = RESULTS / study.study
+    folder = Path("results", study.study)
     images = expected_images(content, folder)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
-    rows = rows_by_step(waiting, every, alike(content, images))
 
     assumed = "" if images_here(content, folder) else " (assumed: none are here yet)"
     print(f"Study {study.study}: {images} images{assumed}, {len(models)} models, ", end="")
@@ -41,20 +41,11 @@ def plan(params: Params = PARAMS) -> None:
         asked = max(job.asked_mb for job in waiting) / 1e3
         print(f"{asked:.1f} GB of memory asked for the largest job")
     print(f"{written} on the disk once all is done, {free} free")
-    known = {row.step: row.mean * len(row.jobs) for row in rows if row.mean is not None}
-    unmeasured = sum(job.step not in known for job in waiting)
-    if count := len(waiting) - unmeasured:
-        took = in_time(sum(known.values()))
-        print(f"{took} of one job after the other, as measured before for {count} jobs")
-    if unmeasured:
-        print(f"the time of {unmeasured} jobs was never measured on as many images")
     print()
-    table: list[Sequence[str]] = [TITLES]
-    for row in rows:
-        cells = ["", "", "done"]
-        if row.jobs:
-            asked = max(job.asked_mb for job in row.jobs) / 1e3
-            time = in_time(known[row.step]) if row.step in known else "not measured"
-            cells = ["GPU" if any(job.gpu for job in row.jobs) else "CPU", f"{asked:.1f}", time]
-        table.append((row.step, str(len(row.jobs)), str(row.every), *cells))
+    table = [TITLES]
+    for step, count in Counter(job.step for job in every).items():
+        left = [job for job in waiting if job.step == step]
+        on = "GPU" if any(job.gpu for job in left) else "CPU"
+        asked = f"{max(job.asked_mb for job in left) / 1e3:.1f}" if left else "done"
+        table.append((step, str(len(left)), str(count), on if left else "", asked))
     print_table(table)

@@ -1,23 +1,14 @@
-"""What a study still has to do: its jobs, what they ask for, and the hours that were measured."""
+"""What a study still has to do: its jobs, and what they ask for."""
 
-import csv
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.tables import count_rows
-from singflow.config.reading import read_yaml
 from singflow.errors import InputError
 from singflow.study import PARAMS
-
-RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
@@ -37,16 +28,6 @@ class Job:
     def asked_mb(self) -> float:
         """Memory that it asks for."""
         return float(self.resources.get("mem_mb", 0))
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a study has to do for one step."""
-
-    step: str
-    jobs: Sequence[Job]  # that a run would start
-    every: int  # jobs of the whole study
-    mean: float | None  # measured seconds of a job
 
 
 def parse_jobs(listing: str) -> list[Job]:
@@ -74,47 +55,3 @@ def list_jobs(params: Path, *options: str) -> list[Job]:
     out, both = subprocess.PIPE, subprocess.STDOUT
     done = subprocess.run([*command, *options], stdout=out, stderr=both, text=True)
     return parse_jobs(done.stdout)
-
-
-def alike(study: Mapping[str, Any], images: int) -> list[Path]:
-    """Result folders with as many images, shards and views as a study."""
-    wanted = (images, study["extraction"]["shards"], study["extraction"]["views"])
-    found = []
-    for params in RESULTS.glob("*/params.yaml"):
-        extraction = read_yaml(params).get("extraction", {})  # an older version may lack keys
-        count = count_rows(CATALOG["manifest"].at(params.parent))
-        if (count, extraction.get("shards"), extraction.get("views")) == wanted:
-            found.append(params.parent)
-    return found
-
-
-def seconds_in(benchmark: Path) -> float | None:
-    """Mean seconds in a benchmark file of Snakemake; None if it is damaged."""
-    try:
-        with benchmark.open(encoding="utf-8", newline="") as file:
-            return fmean(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
-    except (OSError, ValueError, TypeError, KeyError, csv.Error):
-        return None
-
-
-def step_seconds(folders: Iterable[Path], step: str) -> float | None:
-    """Mean seconds of a step's jobs in folders of results; None if none was measured."""
-    files = [
-        file
-        for folder in folders
-        for pattern in (f"{step}.tsv", f"{step}/**/*.tsv")
-        for file in folder.glob(f"benchmarks/{pattern}")
-    ]
-    known = [seconds for seconds in map(seconds_in, files) if seconds is not None]
-    return fmean(known) if known else None
-
-
-def rows_by_step(
-    waiting: Sequence[Job], every: Sequence[Job], folders: Sequence[Path]
-) -> list[Row]:
-    """One row a step of `every`, the jobs of the whole study; times are from `folders`."""
-    counts = Counter(job.step for job in every)
-    return [
-        Row(step, [job for job in waiting if job.step == step], count, step_seconds(folders, step))
-        for step, count in counts.items()
-    ]
