@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from singflow.commands.options import PARAMS, Params, print_table
@@ -42,10 +43,10 @@ def plan(params: Params = PARAMS) -> None:
         print(f"{asked:.1f} GB of memory asked for the largest job")
     print(f"{written} on the disk once all is done, {free} free")
     print()
-    table = [TITLES]
+    table: list[Sequence[str]] = [TITLES]
     for step, count in Counter(job.step for job in every).items():
         left = [job for job in waiting if job.step == step]
         on = "GPU" if any(job.gpu for job in left) else "CPU"
-        asked = f"{max(job.asked_mb for job in left) / 1e3:.1f}" if left else "done"
-        table.append((step, str(len(left)), str(count), on if left else "", asked))
+        memory = f"{max(job.asked_mb for job in left) / 1e3:.1f}" if left else "done"
+        table.append((step, str(len(left)), str(count), on if left else "", memory))
     print_table(table)
