@@ -44,9 +44,6 @@ use rule summarize as compare_models with:
     benchmark:
         benchmarks("compare_models")
     localrule: True
-    resources:
-        mem_mb=memory(1400),
-        runtime=SHORT,
     params:
         **step("compare_models", "models spaces analyses summary.confidence"),
 
@@ -65,9 +62,6 @@ use rule summarize as list_concepts with:
     benchmark:
         benchmarks("list_concepts")
     localrule: True
-    resources:
-        mem_mb=memory(1500),
-        runtime=SHORT,
     params:
         **step("list_concepts", "models spaces concepts summary.confidence"),
 
@@ -104,9 +98,6 @@ use rule summarize as compare_translators with:
     benchmark:
         benchmarks("compare_translators")
     localrule: True
-    resources:
-        mem_mb=memory(1400),
-        runtime=SHORT,
     params:
         **step(
             "compare_translators",

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """The results folder of a study, or a reference; a file's name is its path without suffix."""
+    """The results folder of a study, or a reference; a file's name is its path without suffix.
+
+    A name that the folder does not have raises InputError, which lists similar names.
+    """
 
     folder: Path
 
@@ -62,11 +65,6 @@ class Study:
         Inputs
             The artifacts, read when asked for: `manifest`, `head`, `null_basis`, `features()`,
             `label_texts`, `translators`, `null_removal`, `pairs` and more.
-
-        Raises
-        ------
-        InputError
-            If the folder has nothing of the model or of the space; the message lists what it has.
         """
         for kind, name, known in zip(
             ("model", "space"), (model, space), towers_in(self.folder), strict=True
@@ -99,11 +97,6 @@ class Study:
         -------
         Evidence
             The evidence, with which `Analyzer` judges photos.
-
-        Raises
-        ------
-        InputError
-            If the model or the space is not in the study.
         """
         from singflow.sources import reference_evidence, study_evidence
         from singflow.towers.live import Classifier, Space
@@ -126,11 +119,6 @@ class Study:
         -------
         DataFrame
             All rows and columns.
-
-        Raises
-        ------
-        InputError
-            If the study has no such file; the message lists similar names.
         """
         path = self._find(name, "csv", "parquet")
         with explained():
@@ -151,11 +139,6 @@ class Study:
         -------
         dict of ndarray
             Tensors by name.
-
-        Raises
-        ------
-        InputError
-            If the study has no such file; the message lists similar names.
         """
         inside = not Path(name).is_absolute() and ".." not in Path(name).parts
         shards = sorted((self.folder / name).glob("shard-*.safetensors")) if inside else []
@@ -176,11 +159,6 @@ class Study:
         -------
         ndarray (n, width) or (n, views, width)
             Rows in the order of the manifest.
-
-        Raises
-        ------
-        InputError
-            If the study has no such shards; the message lists similar names.
         """
         shards = self.tensors(name)
         if "view" not in shards:
@@ -202,11 +180,6 @@ class Study:
         -------
         dict
             Content of the file.
-
-        Raises
-        ------
-        InputError
-            If the study has no such file; the message lists similar names.
         """
         return dict(read_json(self._find(name, "json")))
 
