@@ -43,6 +43,9 @@ def draw(scores: Frames, table: pd.DataFrame) -> Figure:
     above = (table["is_mean"] - table["floor_is_mean"]).astype(float)
     if above.isna().all():
         return figure
+    own = table[~is_control(table) & above.notna()]
+    if len(own) and (own["is_low"] <= own["floor_is_mean"]).all():
+        return style.titled(figure, "IS of every model is at its floor")
     most = table.iloc[int(above.argmax())]
     name = style.caption(most["model"], style.of_space(table, most["space"]))
     finding = f"IS is farthest above its floor in {name}: {most['is_mean']:.1f}°, floor "
