@@ -45,7 +45,8 @@ def draw(scores: Frames, table: pd.DataFrame) -> Figure:
         return figure
     own = table[~is_control(table) & above.notna()]
     if len(own) and (own["is_low"] <= own["floor_is_mean"]).all():
-        return style.titled(figure, "IS of every model is at its floor")
+        aside = " (controls aside)" if len(own) < len(table) else ""
+        return style.titled(figure, f"IS of every model is at its floor{aside}")
     most = table.iloc[int(above.argmax())]
     name = style.caption(most["model"], style.of_space(table, most["space"]))
     finding = f"IS is farthest above its floor in {name}: {most['is_mean']:.1f}°, floor "
