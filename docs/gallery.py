@@ -21,10 +21,10 @@ PICTURES, PER_INCH = DOCS / "gallery", 100
 HEAD = """# Gallery
 
 The figures of the study `paper_demo`: `singflow study paper_demo && singflow run` makes them all.
-`singflow run results/paper_demo/figures/fig3.png` makes one. Figures 1 and 3 and the hidden texts are in the
-demo, too. Every figure says in bold what it finds. A study writes each figure as PNG, PDF and SVG,
-3.4 inches (a column) or 7 inches (a page) wide. A figure that has nothing to show is not drawn: the
-page of the study says what it needs.
+`singflow run results/paper_demo/figures/fig3.png` makes one. Figures 1 and 3 and the hidden texts
+are in the demo, too. Every figure says in bold what it finds. A study writes each figure as PNG,
+PDF and SVG, 3.4 inches (a column) or 7 inches (a page) wide. A figure that has nothing to show is
+not drawn: the page of the study says what it needs.
 """
 
 
