@@ -143,9 +143,6 @@ def test_no_other_format_is_opened_whatever_pillow_can_read():
         decode(encoded(SMALL.convert("RGB"), "EPS"), 10**8)
 
 
-# What users write
-
-
 def of(folder, name, content):
     path = folder / name
     path.parent.mkdir(exist_ok=True)
@@ -308,6 +305,3 @@ def test_a_manifest_that_leads_out_of_the_data_root_is_refused(tmp_path, place):
 
 
 NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
-
-
-# Archives of images

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from singflow.artifacts import files
 from singflow.config.reading import read_yaml
@@ -70,17 +69,6 @@ def test_a_file_larger_than_any_image_of_max_pixels_is_not_read(tmp_path):
     assert inspect(tmp_path, Candidate("sparse.png", "", -1, ""), 10**8) == reason
     with pytest.raises(InputError, match=rf"sparse\.png: {reason}: run build_manifest again"):
         read_unchanged(tmp_path, SimpleNamespace(path="sparse.png", sha256="0"), 10**8)
-
-
-def test_a_table_reaches_out_of_the_root_by_nothing_but_links_that_lie_in_it(tmp_path):
-    (tmp_path / "root").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
-    (tmp_path / "root/linked.png").symlink_to(tmp_path / "outside.png")
-    names = ["linked.png", "../outside.png", str(tmp_path / "outside.png"), "x/../../outside.png"]
-    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},cat\n" for name in names))
-    found, rejected = list_table(tmp_path / "t.csv", "label", CLASSES)
-    assert [candidate.path for candidate in found] == names[:1]
-    assert [path for path, _ in rejected] == names[1:]
 
 
 # No input becomes a command

@@ -22,7 +22,6 @@ from singflow.study import (
     expand_home,
     json_schema,
     layered,
-    own_files,
     parse_texts,
     read_layers,
     render_params,
@@ -436,14 +435,6 @@ def test_what_a_study_refers_to_must_be_there_and_fit(monkeypatch, changes, word
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=re.escape(words)):
         settle(changed(changes), "params.yaml")
-
-
-def test_a_study_that_fits_is_settled(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    no_picture = {"pictures.renderer": "unclip", "analyses": ["probes"]}
-    study = changed(no_picture | {"evidence.groups": "group"})
-    checked, entries = settle(study, "params.yaml")
-    assert list(entries["model"]) == study["models"] and own_files(checked, entries) == []
 
 
 def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs(tmp_path, monkeypatch):

@@ -4,12 +4,10 @@ import hashlib
 import shutil
 import tracemalloc
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 import singflow
 from singflow.artifacts.catalog import CATALOG
@@ -266,17 +264,10 @@ def write_forms(folder, ids, labels, embeddings):
     (folder / "birds.txt").write_text("\n".join(NAMES))
     for name, array in (arrays | {"weight": WEIGHT, "bias": BIAS}).items():
         np.save(f"{name}.npy", array)
-    with h5py.File("birds.h5", "w") as file:
-        for name, values in (rows | arrays).items():
-            file[name] = values
     lists = {name: list(array) for name, array in arrays.items()}
     pd.DataFrame(rows | lists).to_parquet("birds.parquet")
-    save_file(arrays, "birds.safetensors")
-    save_file({"conv1.weight": WEIGHT, "fc.weight": WEIGHT, "fc.bias": BIAS}, "model.safetensors")
-    for name in ("thingsvision", "clip/img_emb", "clip/metadata"):
+    for name in ("clip/img_emb", "clip/metadata"):
         (folder / name).mkdir(parents=True)
-    (folder / "thingsvision/file_names.txt").write_text("\n".join(ids))
-    np.save("thingsvision/features.npy", FEATURES)
     for part, some in enumerate((slice(0, 25), slice(25, N))):
         np.save(f"clip/img_emb/img_emb_{part}.npy", embeddings[some].astype(np.float16))
         table = pd.DataFrame({"image_path": ids[some], "caption": labels[some]})

@@ -1,8 +1,6 @@
 """decode gives the upright 8-bit RGB picture of any file, or a reason; views depend on a key."""
 
 import io
-import struct
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -131,17 +129,6 @@ def test_what_cannot_be_used_is_refused_with_the_reason(content, expected):
     assert reason(content).startswith(expected)
 
 
-def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_decoding():
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        sealed = kind + body
-        return struct.pack(">I", len(body)) + sealed + struct.pack(">I", zlib.crc32(sealed))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    said = "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
-    assert reason(b"\x89PNG\r\n\x1a\n" + header + body, 100_000_000) == said
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_limit_of_pillow_is_not_ours_and_stays_as_the_process_has_it(kind, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
@@ -160,8 +147,8 @@ def test_the_limit_of_pillow_is_not_ours_and_stays_as_the_process_has_it(kind, m
 
 def test_an_image_of_a_pixel_more_than_max_pixels_or_than_50_to_1_is_refused_unread():
     assert decode(encoded(Image.new("RGB", (10, 10)), "PNG"), 100).size == (10, 10)
-    more = reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100)
-    assert more.startswith("absurdly large: 101 x 1 pixels")
+    more = encoded(Image.new("RGB", (101, 1)), "PNG")
+    assert reason(more[:-20], 100).startswith("absurdly large: 101 x 1 pixels")
     for size in ((1, 51), (51, 1)):
         content = encoded(Image.new("RGB", size), "PNG")
         said = f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it"

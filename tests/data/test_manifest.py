@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 from collections import Counter
-from itertools import count, islice
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from singflow.data.listing import list_folder, list_table
 from singflow.data.manifest import Candidate, Refusal, fill, prompt_of
 from singflow.errors import InputError
-from singflow.parallel import map_ahead, map_apart
+from singflow.parallel import map_apart
 from tests.data.archives import picture
 from tests.data.manifests import CLASSES, CLASSES_FILE, build
 from tests.project import ROOT
@@ -458,17 +457,6 @@ def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
 
 
 # The threads
-
-
-@given(st.integers(1, 4), st.integers(1, 40), st.none() | st.integers(0, 20))
-def test_map_ahead_is_map_4_items_a_thread_ahead_or_as_many_as_it_is_told(threads, consumed, most):
-    taken = count()
-    items = (next(taken) for _ in range(100))
-    results = map_ahead(lambda item: 3 * item, items, threads, most=most)
-    assert list(islice(results, consumed)) == list(range(0, 3 * consumed, 3))
-    results.close()
-    allowed = 4 * threads if most is None else max(most, threads)
-    assert next(taken) == consumed + min(4 * threads, allowed)
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(None, 2), (1, 1), (3, 1)])
