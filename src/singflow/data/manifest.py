@@ -148,10 +148,8 @@ def prompt_of(label: str) -> str:
 
 def fill(template: str, name: str) -> str:
     """The text of a template; in `a(n) {}`, the article is `an` before the sound of a vowel."""
-    letters = unicodedata.normalize("NFD", name)
-    return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace(
-        "{}", name
-    )
+    article = "an" if VOWEL.match(unicodedata.normalize("NFD", name)) else "a"
+    return template.replace("a(n) {}", f"{article} {{}}").replace("{}", name)
 
 
 def _rank(seed: int, purpose: str, key: str) -> bytes:
@@ -167,9 +165,7 @@ def inspect(root: Path, image: Candidate, max_pixels: int) -> Inspected | str:
         return f"unreadable: {error.strerror}"
     except Unusable as error:
         return str(error)
-    return Inspected(
-        decoded.width, decoded.height, hashlib.sha256(content).hexdigest(), len(content)
-    )
+    return Inspected(*decoded.size, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def build_manifest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -150,9 +150,7 @@ class Steered:
         dict
             Values by name of the field.
         """
-        return {
-            name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)
-        }
+        return {name: v for name, v in vars(self).items() if not isinstance(v, np.ndarray)}
 
 
 @dataclass(frozen=True)

@@ -45,15 +45,7 @@ from singflow.sources import (
     study_evidence,
     study_space,
 )
-from singflow.towers.live import (
-    CLASSES,
-    MAX_PIXELS,
-    NO_POSITIONS,
-    Classifier,
-    Located,
-    Space,
-    open_image,
-)
+from singflow.towers.live import CLASSES, MAX_PIXELS, NO_POSITIONS, Classifier, Space, open_image
 from singflow.towers.texts import checked_texts
 from singflow.translators.reference import reference_folder
 from singflow.translators.ridge import Affine
@@ -67,13 +59,10 @@ if TYPE_CHECKING:
 
 LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
+WITHIN_CHANCE = "no maps: no text moved beyond the chance of this photo"
 UNTOLD = (
     "whether the translator was fitted on this photo is not known, because it came without its file"
 )
-NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
-NO_TEXT = "no maps: no text was named"
-NOT_JUDGED = "no maps: this photo cannot be judged, because {}"
-WITHIN_CHANCE = "no maps: no text moved beyond the chance of this photo"
 
 
 @dataclass(frozen=True, repr=False)
@@ -371,7 +360,7 @@ class Analyzer:
         equivalent = remove_null(feature, self.basis)
         best = predictions[0].index
         rows = [row for row, text in enumerate(moved) if moves and text.beyond_chance]
-        maps, no_maps = None, _no_maps(located, self, asked, rows, judged, unlike)
+        maps, no_maps = None, self._no_maps(located.parts is not None, asked, rows, judged, unlike)
         if not no_maps:
             named = [asked[row] for row in rows]
             maps = map_image(located, evidence.fitted, self.basis, named, embeddings[rows])
@@ -390,7 +379,7 @@ class Analyzer:
             nearest=nearest([*classes, *concepts]),
             predicted=replace(classes[best], text=class_texts[best]),
             texts=moved,
-            reach=[_reach(feature, self, *pair) for pair in zip(asked, embeddings, strict=True)],
+            reach=[self._reach(feature, *pair) for pair in zip(asked, embeddings, strict=True)],
             judged=judged,
             classes_gained=classes_gained,
             classes_lost=classes_lost,
@@ -404,6 +393,36 @@ class Analyzer:
             sha256=sha256,
             image=photo,
             features=feature,
+        )
+
+    def _no_maps(
+        self, positions: bool, asked: list[str], drawn: list[int], judged: bool, unlike: str
+    ) -> str:
+        """Why no text has a map; empty if one has. drawn: the places of those that have one."""
+        fits = self.evidence.fits
+        if not self.setting.null_dim:
+            return "no maps: the head has no null space, so it ignores nothing"
+        if not positions:
+            return NO_POSITIONS
+        if not asked:
+            return "no maps: no text was named"
+        if not judged:
+            like = f"it is unlike the {len(fits.null_energy)} images" if fits and unlike else ""
+            zero = "the model is a known zero" if self.setting.verdict == ZERO else ""
+            return f"no maps: this photo cannot be judged, because {like or zero or ABSENT}"
+        return "" if drawn else WITHIN_CHANCE
+
+    def _reach(self, features: np.ndarray, text: str, embedding: np.ndarray) -> Reach:
+        """How far a photo with features (1, d) can be steered toward a text, in closed form."""
+        directions = self._directions(features, embedding)
+        (turn,), (near,) = directions.closest_approach(embedding)
+        return Reach(
+            text=text,
+            angle_deg=float(angle_deg(directions.embeddings, embedding)[0]),
+            nearest_deg=float(near),
+            is_deg=float(turn),
+            limit_deg=float(directions.limit_deg()[0]),
+            step=self._null_norms(directions.step(float(turn))[0], features),
         )
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
@@ -460,38 +479,6 @@ def _known(classifier: Classifier) -> str:
     return (
         f"the head knows {len(names)} of {entry.head_classes:,} classes alone, such as "
         f"{', '.join(some)} and {last}"
-    )
-
-
-def _no_maps(
-    image: Located, by: Analyzer, asked: list[str], drawn: list[int], judged: bool, unlike: str
-) -> str:
-    """Why no text has a map; empty if one has. drawn: the places of those that have one."""
-    fits = by.evidence.fits
-    if not by.setting.null_dim:
-        return NOTHING_IGNORED
-    if image.parts is None:
-        return NO_POSITIONS
-    if not asked:
-        return NO_TEXT
-    if not judged:
-        like = f"it is unlike the {len(fits.null_energy)} images" if fits and unlike else ""
-        zero = "the model is a known zero" if by.setting.verdict == ZERO else ""
-        return NOT_JUDGED.format(like or zero or ABSENT)
-    return "" if drawn else WITHIN_CHANCE
-
-
-def _reach(features: np.ndarray, by: Analyzer, text: str, embedding: np.ndarray) -> Reach:
-    """How far a photo with features (1, d) can be steered toward a text, in closed form."""
-    directions = by._directions(features, embedding)
-    (turn,), (near,) = directions.closest_approach(embedding)
-    return Reach(
-        text=text,
-        angle_deg=float(angle_deg(directions.embeddings, embedding)[0]),
-        nearest_deg=float(near),
-        is_deg=float(turn),
-        limit_deg=float(directions.limit_deg()[0]),
-        step=by._null_norms(directions.step(float(turn))[0], features),
     )
 
 

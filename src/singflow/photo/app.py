@@ -91,18 +91,11 @@ def offered(
 
 
 def loader(**options: Any) -> Load:
-    """Analyzers by model and space; each is loaded once, and the last ones stay.
+    """Analyzers by model and space, of which the last ones stay; the page's queue asks for one.
 
     options: of Analyzer.load().
     """
-    kept = lru_cache(KEPT)(partial(Analyzer.load, **options))
-    turn = threading.Lock()
-
-    def load(model: str, space: str) -> Analyzer:
-        with turn:
-            return kept(model, space)
-
-    return load
+    return lru_cache(KEPT)(partial(Analyzer.load, **options))
 
 
 def texts_of(words: str) -> list[str]:

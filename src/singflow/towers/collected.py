@@ -148,12 +148,8 @@ def collect(
             placed = {name: _placed(part, place, kind) for name, part in options.items()}
             run = partial(model, *(_placed(part, place, kind) for part in inputs), **placed)
             if found is None:
-                paths = (
-                    find_heads(model, run, OF, FIX)
-                    if head is None
-                    else head_paths(model, head, OF, FIX)
-                )
-                found = Heads(model, paths, OF, FIX)
+                named = head_paths(model, head, OF, FIX) if head is not None else None
+                found = Heads(model, named or find_heads(model, run, OF, FIX), OF, FIX)
                 attached.enter_context(found.attach())
             rows, outputs, gap = found.watch(run)
             if not (finite := torch.isfinite(rows).all(dim=1)).all():

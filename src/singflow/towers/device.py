@@ -36,11 +36,6 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cpu")
 
 
-def wherever(wanted: str) -> str:
-    """The device of a step that asks a cluster for no GPU: cuda is as auto."""
-    return "auto" if wanted == "cuda" else wanted
-
-
 def _build() -> str:
     cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     return f"{torch.__version__}, built {cuda}"

@@ -199,6 +199,5 @@ def _float32(part: Any) -> Any:
 
 def _bias(head: Any) -> torch.Tensor:
     bias = getattr(head, "bias", None)
-    return (
-        head.weight.new_zeros(len(head.weight)).float() if bias is None else bias.detach().float()
-    )
+    found = head.weight.new_zeros(len(head.weight)) if bias is None else bias.detach()
+    return found.float()

@@ -49,10 +49,8 @@ class ConSE(nn.Module):
     """The image tower of a space of label sentences (Norouzi et al. 2014).
 
     forward: images (n, 3, h, w) -> unit embeddings (n, m): the mean of the sentences' embeddings
-    over the `top` likeliest classes, weighted by softmax(logits / temperature).
-
-    A sentence is embedded alone, when it is needed for the first time, so that no number depends on
-    the other images.
+    over the `top` likeliest classes, weighted by softmax(logits / temperature). A sentence is
+    embedded alone, so that no number depends on the other images.
     """
 
     def __init__(
@@ -64,12 +62,9 @@ class ConSE(nn.Module):
         top: int,
     ) -> None:
         super().__init__()
-        self.classifier = classifier
-        self.preprocess = classifier.preprocess
-        self.text = text
-        self.sentences = sentences
-        self.temperature = temperature
-        self.top = top
+        self.classifier, self.preprocess = classifier, classifier.preprocess
+        self.text, self.sentences = text, sentences
+        self.temperature, self.top = temperature, top
         self.embedded: torch.Tensor
         self.register_buffer("embedded", torch.zeros(len(sentences), text.dim), persistent=False)
         self.known: set[int] = set()
@@ -93,9 +88,7 @@ class CLIPImages(nn.Module):
 
     def __init__(self, visual: nn.Module, preprocess: Preprocess, dim: int) -> None:
         super().__init__()
-        self.visual = visual
-        self.preprocess = preprocess
-        self.dim = dim
+        self.visual, self.preprocess, self.dim = visual, preprocess, dim
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         hint = "look at its `transform`, or its image processor"
@@ -381,12 +374,8 @@ def embed_templates(
     embed: Encode, names: list[str], templates: list[str], own: dict[str, str]
 ) -> np.ndarray:
     """Unit embeddings (n, m) of names: the mean over filled templates, or the text in `own`."""
-    texts = [
-        own[name] if name in own else fill(template, name)
-        for name in names
-        for template in templates
-    ]
-    embeddings = embed(texts)
-    mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
+    texts = [own.get(name, fill(template, name)) for name in names for template in templates]
+    embeddings = embed(texts).reshape(len(names), len(templates), -1)
+    mean = embeddings.mean(axis=1, dtype=np.float64)
     mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
     return mean.astype(np.float32)

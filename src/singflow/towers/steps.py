@@ -117,11 +117,12 @@ class TextFlags(Prompts, cli.Step):
         import torch
 
         from singflow.towers.checkpoints import weights_sha256
-        from singflow.towers.device import pick_device, recorded, wherever
+        from singflow.towers.device import pick_device, recorded
         from singflow.towers.spaces import load_text_tower
 
         torch.set_num_threads(1)
-        device = pick_device(wherever(self.device))
+        # The step asks a cluster for no GPU, so that cuda is as auto.
+        device = pick_device("auto" if self.device == "cuda" else self.device)
         made = recorded(device)
         tower = load_text_tower(entry, device)
         embed = partial(

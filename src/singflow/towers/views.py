@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,14 +119,11 @@ def from_processor(processor: Any) -> Preprocess:
     """Evaluation transform of a transformers image processor. A trial run gives its output size."""
 
     def whole(image: Image.Image, **options: bool) -> torch.Tensor:
-        pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)[
-            "pixel_values"
-        ][0]
+        found = processor(images=image, return_tensors="pt", **options)
+        pixels: torch.Tensor = found["pixel_values"][0]
         return pixels
 
-    def pixels_only(image: Image.Image) -> torch.Tensor:
-        return whole(image, do_resize=False, do_center_crop=False)
-
+    pixels_only = partial(whole, do_resize=False, do_center_crop=False)
     _, height, width = whole(Image.new("RGB", (640, 480))).shape
     resample = Image.Resampling(int(processor.resample))
     return Preprocess(whole, pixels_only, (width, height), resample)
