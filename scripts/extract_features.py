@@ -47,12 +47,8 @@ def extracted(flags: Flags, entry: ModelEntry) -> Shard:
     rows, tensors, facts = run_shard(flags, flags.model, classifier, "features")
     whole_images = torch.from_numpy(tensors["features"][tensors["view"] == 0])
     logits = classifier.logits(whole_images).numpy()
-    return (
-        rows,
-        tensors,
-        logits,
-        facts | made.header() | {"head_max_error": classifier.head_max_error},
-    )
+    facts |= made.header() | {"head_max_error": classifier.head_max_error}
+    return rows, tensors, logits, facts
 
 
 def imported_features(flags: Flags, entry: ModelEntry) -> Shard:

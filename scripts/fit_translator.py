@@ -98,19 +98,13 @@ def main(flags: Flags) -> None:
         tensors["fold_weight"] = np.stack([fold.weight for fold in folds])
         tensors["fold_bias"] = np.stack([fold.bias for fold in folds])
     tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    report = (
-        facts
-        | copies
-        | {
-            **validation.facts("validation", len(whole.bias)),
-            "baseline_cosine": validation.baseline.cosine,
-            "n_validation": validation.agreement.n,
-            **split_off.facts("held_out", len(whole.bias)),
-            "held_out_baseline_cosine": split_off.baseline.cosine,
-            "n_held_out": split_off.agreement.n,
-            "held_out_n_train": max(sizes[member] for member in translators.member_of[held_out]),
-        }
-    )
+    report = facts | copies | validation.facts("validation", len(whole.bias))
+    report["baseline_cosine"] = validation.baseline.cosine
+    report["n_validation"] = validation.agreement.n
+    report |= split_off.facts("held_out", len(whole.bias))
+    report["held_out_baseline_cosine"] = split_off.baseline.cosine
+    report["n_held_out"] = split_off.agreement.n
+    report["held_out_n_train"] = max(sizes[member] for member in translators.member_of[held_out])
     told = {name: report[name] for name in ("reference", "alpha", "folds", "in_sample", *FIGURES)}
     told |= made_for(own.features, own.embeddings) | {"fitted_on": learned_from(flags, released)}
     write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **flags.named, **told))

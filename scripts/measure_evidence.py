@@ -64,6 +64,8 @@ def main(flags: Flags) -> None:
     )
     folder = flags.path("evidence").parent
     tensors, stated = read_linear(inputs.path("translator"))
+    drawn = flags.draws, flags.seed, flags.threads
+    refitting = Refitting(inputs.fitted, flags.folds, flags.lambdas, *drawn, folder)
     found = judge(
         pool,
         SplitHead.split(inputs.head, inputs.null_basis),
@@ -72,15 +74,7 @@ def main(flags: Flags) -> None:
         texts,
         others,
         Question(flags.margin, flags.confidence, flags.seed),
-        Refitting(
-            inputs.fitted,
-            flags.folds,
-            flags.lambdas,
-            flags.draws,
-            flags.seed,
-            flags.threads,
-            folder,
-        ),
+        refitting,
         lambda shape: Scratch(folder, *shape),
     )
     listed, embeddings = inputs.asked(flags.reference)
@@ -105,11 +99,7 @@ def main(flags: Flags) -> None:
     )
     cli.log.info(
         "D is above the margin along %d of %d texts and in %d of %d groups",
-        *(
-            number
-            for table in (of_texts, of_groups)
-            for number in (table["hidden"].sum(), len(table))
-        ),
+        *(of_texts["hidden"].sum(), len(of_texts), of_groups["hidden"].sum(), len(of_groups)),
     )
 
 

@@ -121,7 +121,8 @@ class Bands:
         self._marks = self._coordinates(principal, logits)
         a, lead = self._marks[:2]
         self._dot = a @ a.T
-        self._wide = _median(a)
+        self._wide = {"rbf": _median(a)}
+        self._wide["rbf_narrow"] = self._wide["rbf"] / 4
         self._leading = {name: _median(lead[:, :count]) for name, count in LEADING_RBF.items()}
         self._centre: dict[str, tuple[np.ndarray, float, float]] = {}
         for name in BANDS:
@@ -135,21 +136,14 @@ class Bands:
     def _coordinates(self, principal: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, ...]:
         """a at mean square 1, its whitened leading coordinates, softmax features, and |a|^2."""
         a = principal.astype(np.float64) - self._mean
-        roots = [
-            (np.sqrt(softmax(logits, temperature)) - mean) * level
-            for temperature, mean, level in zip(
-                TEMPERATURES, self._roots_mean, self._roots_level, strict=True
-            )
-        ]
+        levels = zip(TEMPERATURES, self._roots_mean, self._roots_level, strict=True)
+        roots = [(np.sqrt(softmax(logits, t)) - mean) * level for t, mean, level in levels]
         mean, spread = self._square
         square = ((np.vecdot(a, a) - mean) / spread)[:, None]
         return a / self._length, a @ self._axes, np.hstack(roots), square
 
     def _raw(self, name: str, images: tuple[np.ndarray, ...], dot: np.ndarray) -> np.ndarray:
-        """The kernel between images and landmarks, before it is centred and scaled.
-
-        dot: (n, L), products of the first coordinates with those of the landmarks.
-        """
+        """The kernel before it is centred and scaled; dot: (n, L), products of a with landmarks."""
         (a, lead, roots, square), (za, zlead, zroots, zsquare) = images, self._marks
         match name:
             case "linear":
@@ -158,10 +152,8 @@ class Bands:
                 return roots @ zroots.T
             case "relu":
                 return _arccosine(a, za, dot)
-            case "rbf":
-                return np.exp(-_distances(a, za, dot) / self._wide)
-            case "rbf_narrow":
-                return np.exp(-_distances(a, za, dot) / (self._wide / 4))
+            case "rbf" | "rbf_narrow":
+                return np.exp(-_distances(a, za, dot) / self._wide[name])
             case "square":
                 return dot**2
             case "leading_square":
@@ -298,14 +290,8 @@ def solved(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
     factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
     if values.shape[1] <= len(matrix):
         return np.asarray(scipy.linalg.cho_solve(factor, values, check_finite=False))
-    return np.asarray(
-        scipy.linalg.cho_solve(factor, np.eye(len(matrix)), check_finite=False) @ values
-    )
-
-
-def half_solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """L^-1 values, for a lower triangular factor L."""
-    return np.asarray(scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False))
+    inverse = scipy.linalg.cho_solve(factor, np.eye(len(matrix)), check_finite=False)
+    return np.asarray(inverse @ values)
 
 
 def centred(kernel: np.ndarray) -> np.ndarray:

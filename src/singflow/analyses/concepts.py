@@ -120,15 +120,12 @@ def scan_block(
 
 @dataclass(frozen=True)
 class Scan:
-    """What was measured of the labels and concepts of one model, in degrees.
-
-    n: (L,), images per label. moments: (L, P) float32, by their names in MOMENTS.
-    """
+    """What was measured of the labels and concepts of one model, in degrees."""
 
     labels: list[str]
     concepts: list[str]
-    n: np.ndarray
-    moments: Mapping[str, np.ndarray]
+    n: np.ndarray  # (L,), images per label
+    moments: Mapping[str, np.ndarray]  # (L, P) float32, by their names in MOMENTS
 
     @cached_property
     def common(self) -> np.ndarray:
@@ -203,9 +200,7 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     Columns: label and concept (positions), place, lift_deg (mean angle over all labels minus the
     angle to this label; NaN for a single label), contrast_abs_median_deg.
     """
-    rows = []
-    several = len(scan.labels) > 1
-    angles = scan.moments["angle_mean"]
+    rows, several, angles = [], len(scan.labels) > 1, scan.moments["angle_mean"]
     average = angles.mean(axis=0, dtype=np.float64)
     for label, (angle, size) in enumerate(zip(angles, np.abs(scan.contrast), strict=True)):
         median = np.median(size)

@@ -99,11 +99,9 @@ def spell(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
     top class. So they are functions of the principal coordinates alone.
     """
     n, classes = logits.shape
-    top = (
-        np.argpartition(logits, -TOP, axis=1)[:, -TOP:]
-        if classes > TOP
-        else np.broadcast_to(np.arange(classes), (n, classes))
-    )
+    top = np.broadcast_to(np.arange(classes), (n, classes))
+    if classes > TOP:
+        top = np.argpartition(logits, -TOP, axis=1)[:, -TOP:]
     likeliest, starts = np.take_along_axis(logits, top, axis=1), np.arange(n + 1) * top.shape[1]
     means = [
         scipy.sparse.csr_array(
@@ -148,15 +146,11 @@ class OwnWords:
 
 @dataclass(frozen=True)
 class FittedOwnWords(OwnWords):
-    """Own words fitted to images, and moments of the embeddings of these images.
+    """Own words fitted to images, and moments of the embeddings of these images."""
 
-    r2: share of the embeddings' variance that own words explain. variance: mean squared distance of
-    the embeddings from their mean (m,). n: number of images.
-    """
-
-    r2: float
-    variance: float
-    mean: np.ndarray
+    r2: float  # share of the embeddings' variance that own words explain
+    variance: float  # mean squared distance of the embeddings from their mean
+    mean: np.ndarray  # (m,)
     n: int
 
     @classmethod
@@ -250,10 +244,7 @@ def nested_groups(fold: np.ndarray, cluster: np.ndarray) -> np.ndarray:
 
 
 class Distances:
-    """Squared distances of embeddings from means of other embeddings: the denominators of D.
-
-    n: number of images read.
-    """
+    """Squared distances of embeddings from means of other embeddings: the denominators of D."""
 
     def __init__(self) -> None:
         self.n, self._images = 0, [np.empty(0, np.int64)]
@@ -390,10 +381,7 @@ class Landmarks:
     def draw(
         cls, blocks: Blocks, distances: Distances, seed: int, most: int = LANDMARKS
     ) -> "Landmarks":
-        """Draw landmarks among images, and sum up the covariance of a over all images.
-
-        A sum about the first row, mean a a^T - mean a (mean a)^T, costs no precision.
-        """
+        """Draw landmarks among images; sums of a about the first row cost no precision."""
         n, start, parts, images = distances.n, 0, [], distances.images
         order = np.random.default_rng([seed, 4]).permutation(images)[:most]
         first_of = np.full(int(images[-1]) + 1, -1)  # the first row of each image
@@ -407,9 +395,8 @@ class Landmarks:
             here, at = np.unique(block.image, return_index=True)
             new = first_of[here] < 0
             first_of[here[new]] = start + at[new]
-            wanted = np.isin(block.image, order) & (
-                first_of[block.image] == start + np.arange(len(a))
-            )
+            wanted = first_of[block.image] == start + np.arange(len(a))
+            wanted &= np.isin(block.image, order)
             parts.append([column[wanted | (n <= most)] for column in vars(block).values()])
             start += len(a)
         rows = np.arange(n) if n <= most else np.sort(first_of[order])
@@ -492,11 +479,8 @@ def unique_meaning(
         distances = Distances()
         own_words = FittedOwnWords.fit(distances.watching(blocks), texts)
         margin, draws, m = settings.margin, settings.draws, len(own_words.offset)
-        facts: dict[str, Any] = {
-            "n": own_words.n,
-            "r2_words": own_words.r2 if texts is not None else None,
-            "margin": margin,
-        }
+        r2_words = own_words.r2 if texts is not None else None
+        facts: dict[str, Any] = {"n": own_words.n, "r2_words": r2_words, "margin": margin}
         marks = Landmarks.draw(blocks, distances, seed)
         if not marks.level or not distances.can_leave() or not own_words.variance > 0:
             return facts | dict.fromkeys(UNKNOWN), leak_table([]), own_words, None
@@ -511,13 +495,8 @@ def unique_meaning(
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
         parts.append(lambda block: white_noise(seed, block.cluster, wide))
         readouts = marks.read_outs(blocks, bands, weights, parts, threads)
-        estimates, selected = unique_r2(
-            readouts,
-            Targets.of(*sizes, variance=variance),
-            distances,
-            confidence,
-            np.arange(len(sizes)) == 0,
-        )
+        targets, first = Targets.of(*sizes, variance=variance), np.arange(len(sizes)) == 0
+        estimates, selected = unique_r2(readouts, targets, distances, confidence, first)
         real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
         shape, (predicted, cluster) = (own_words.n, m), np.empty((2, own_words.n), np.int32)
         residuals = Residuals(keep(shape), keep(shape), predicted, cluster, np.zeros((m, m)))
@@ -569,10 +548,7 @@ def weighted(
 
 
 def null_r2(readouts: ReadOuts, n: int) -> float:
-    """Cross-fitted share of the variance of b that the plain bands explain.
-
-    The total variance of b is 1 for each of the n images.
-    """
+    """Cross-fitted share of the variance of b, 1 an image, that the plain bands explain."""
     penalties = PENALTIES[::2]
     made, wanted = np.full((len(penalties), 1), np.inf), np.zeros((len(penalties), 1), dtype=bool)
     wanted[penalties.index(MIDDLE)] = True
@@ -587,10 +563,9 @@ def null_r2(readouts: ReadOuts, n: int) -> float:
 def _blind(
     blocks: Blocks, own_words: FittedOwnWords, others: np.ndarray
 ) -> tuple[Callable[[Block], np.ndarray], float]:
-    """The target of the blind check: the remainder of embeddings that the logits spell.
+    """The target of the blind check, and its variance, divided by that of the study's embeddings.
 
-    They are spelled with other texts than own words, so that own words are imperfect. The second
-    value is their variance, divided by that of the study's embeddings.
+    It is the remainder of embeddings that the logits spell with other texts than own words.
     """
     elsewhere = replace(own_words, texts=others)
 

@@ -18,21 +18,16 @@ RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, n
 class Fits:
     """Fits to training images; all fields are arrays.
 
-    null_energy: (n,), of view 0. mean_null: (d,), mean null component. alignment: (n,), cosine of
-    every null component to `mean_null`.
-
-    chance_weight (draws, r + q, m), chance_constant (draws, m): translators for which the null
-    component carries no information. They translate coordinates along principal_axes (d, r) and
-    null_axes (d, q).
+    By chance_weight and chance_constant the null component carries no information.
     """
 
-    null_energy: np.ndarray
-    mean_null: np.ndarray
-    alignment: np.ndarray
-    principal_axes: np.ndarray
-    null_axes: np.ndarray
-    chance_weight: np.ndarray
-    chance_constant: np.ndarray
+    null_energy: np.ndarray  # (n,), of view 0
+    mean_null: np.ndarray  # (d,), mean null component
+    alignment: np.ndarray  # (n,), cosine of every null component to mean_null
+    principal_axes: np.ndarray  # (d, r), of the coordinates that are translated by chance
+    null_axes: np.ndarray  # (d, q)
+    chance_weight: np.ndarray  # (draws, r + q, m)
+    chance_constant: np.ndarray  # (draws, m)
 
     def chance_removal(self, features: np.ndarray) -> Removal:
         """Null removal of one feature (1, d) by the translators of chance: one row per draw."""
@@ -84,20 +79,13 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
 
     drawn = refits.over_signs(of_coordinates, how.draws, how.seed, how.threads)
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
-    of_images = _null_components(images, head.null)
-    return Fits(*of_images, axes.principal, axes.null, weight, constant)
-
-
-def _null_components(
-    images: Images, basis: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Null energy (n,) of view 0, the mean null component (d,), and cosines (n,) to this mean."""
     energy, cosine = np.empty((2, len(images.manifest)))
-    total = np.zeros(len(basis))
+    total = np.zeros(len(head.null))
     for image_id, features in whole_features(images):
-        energy[image_id] = null_energy(features, basis)
+        energy[image_id] = null_energy(features, head.null)
         total += features.sum(axis=0, dtype=np.float64)
-    mean = basis @ (basis.T @ total) / len(energy)
+    mean = head.null @ (head.null.T @ total) / len(energy)
     for image_id, features in whole_features(images):
-        cosine[image_id] = alignment(features, basis, mean)
-    return energy, mean, cosine
+        cosine[image_id] = alignment(features, head.null, mean)
+    parts = axes.directions[:, : axes.rank], axes.directions[:, axes.rank :]
+    return Fits(energy, mean, cosine, *parts, weight, constant)

@@ -43,16 +43,6 @@ class Axes(NamedTuple):
     directions: np.ndarray
     rank: int
 
-    @property
-    def principal(self) -> np.ndarray:
-        """The axes (d, rank) of principal coordinates."""
-        return self.directions[:, : self.rank]
-
-    @property
-    def null(self) -> np.ndarray:
-        """The axes (d, q - rank) of null coordinates."""
-        return self.directions[:, self.rank :]
-
 
 def coordinate_axes(
     principal: np.ndarray, null: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
@@ -72,15 +62,12 @@ def coordinate_axes(
 
 @dataclass(frozen=True)
 class SplitHead:
-    """A head and its null space.
+    """A head and its null space."""
 
-    weight (C, d), bias (C,); principal (d, r) and null (d, k) have orthonormal columns.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    principal: np.ndarray
-    null: np.ndarray
+    weight: np.ndarray  # (C, d)
+    bias: np.ndarray  # (C,)
+    principal: np.ndarray  # (d, r), orthonormal columns
+    null: np.ndarray  # (d, k), orthonormal columns
 
     @classmethod
     def split(cls, head: Tensors, basis: np.ndarray) -> "SplitHead":
@@ -104,10 +91,7 @@ class SplitHead:
 
 
 def whole_images(images: Images, head: SplitHead, threads: int | None = None) -> Iterator[Block]:
-    """View 0 of images, in blocks and in the order of the shards; threads: as in map_apart().
-
-    Their manifest has the columns of grouped().
-    """
+    """View 0 of grouped() images, in blocks and in the order of the shards."""
     of_image = images.manifest[["fold", "part", "cluster", "image"]].to_numpy().T
 
     def parts() -> Iterator[tuple[np.ndarray, ...]]:
@@ -208,16 +192,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class RefitBasis:
-    """What a ridge fit needs for new embeddings, beside their cross-products with the coordinates.
+    """What a ridge fit needs for new embeddings, beside their products with the coordinates."""
 
-    groups: the groups of images that are fitted. inverse: (q, q) float32, of the penalized scatter
-    of the coordinates. mean: (q,) of the coordinates. n: number of rows.
-    """
-
-    groups: list[int]
-    inverse: np.ndarray
-    mean: np.ndarray
-    n: int
+    groups: list[int]  # of the images that are fitted
+    inverse: np.ndarray  # (q, q) float32, of the penalized scatter of the coordinates
+    mean: np.ndarray  # (q,) of the coordinates
+    n: int  # rows
 
 
 @dataclass(frozen=True)
@@ -244,14 +224,10 @@ class Refits:
     fits: dict[int, RefitBasis]
 
     def translators(self, signs: np.ndarray) -> dict[int, Refitted]:
-        """Refit translators to embeddings whose remainders have other signs.
+        """Translators, by member, refitted to remainders with other signs (n,) of training images.
 
-        With the coordinates x about their mean, T = (S + alpha I)^-1 sum x z*^T. The inverse stays,
-        as only z* changes. So a draw costs the cross-products of each group, which all fits add up,
-        and one product with the inverse.
-
-        signs: (n,), 1 or -1 for every training image. Refitted translators are given by their
-        member of CrossFitted.
+        With the coordinates x about their mean, T = (S + alpha I)^-1 sum x z*^T. Only z* changes:
+        a draw costs the cross-products of each group, and one product with the inverse.
         """
         rows, dim = self.rows, self.rows.spoken.shape[1]
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
@@ -282,10 +258,7 @@ class Refits:
         seed: int,
         threads: int | None,
     ) -> Iterator[Result]:
-        """What `use` makes of translators for which the null component carries no information.
-
-        `use` takes the translators of one draw of random signs. threads: as in map_apart().
-        """
+        """What `use` makes of the translators of each draw of random signs."""
 
         def one(draw: int) -> Result:
             generator = np.random.default_rng([seed, 3, draw])
@@ -314,10 +287,7 @@ class Refits:
     def floor(
         self, scored: Rows, *, draws: int, seed: int, threads: int | None
     ) -> tuple[np.ndarray, float]:
-        """The floor of IS of every image (n,): the mean over draws of random signs, in degrees.
-
-        The second value is the standard deviation over draws of the mean over images.
-        """
+        """The mean IS of every image (n,) over draws, and the deviation over draws of its mean."""
         total, means = np.zeros(len(self.member_of)), []
         score = partial(self.image_scores, scored)
         for scores in self.over_signs(score, draws, seed, threads):
@@ -351,10 +321,7 @@ class Refitting:
         own_words: OwnWords,
         member_of: np.ndarray | None = None,
     ) -> tuple[Refits, float]:
-        """The fits to training images that score images, and R2 of the translator.
-
-        member_of: as in Refits; by default that of the training images.
-        """
+        """The fits that score images, by default the training images, and R2 of the translator."""
         sums = GroupSums(images.split(self.folds))
         rows = Rows.read(images, head, axes, own_words, self.folder, sums)
         if self.fitted is None:

@@ -30,14 +30,10 @@ Influence = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Question:
-    """How texts and groups are tested.
+    """How texts and groups are tested."""
 
-    margin: what D must exceed. confidence: coverage of intervals; its complement is the familywise
-    level. seed: of the bootstrap.
-    """
-
-    margin: float
-    confidence: float
+    margin: float  # what D must exceed
+    confidence: float  # coverage of intervals; its complement is the familywise level
     seed: int
 
 

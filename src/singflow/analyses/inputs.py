@@ -135,10 +135,7 @@ class Inputs:
     def features(
         self, *, size: int | None = None, images: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """image_id and features of whole images (view 0), in blocks.
-
-        images: which images, as truth values; all by default.
-        """
+        """image_id and features of view 0 of images (truth values; by default all), in blocks."""
         return self._whole("features", size, images)
 
     def removals(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, Removal]]:

@@ -35,13 +35,6 @@ def white_noise(seed: int, cluster: np.ndarray, width: int) -> np.ndarray:
     return drawn
 
 
-def first_direction(null: np.ndarray) -> np.ndarray:
-    """First principal direction (k,) of b (n, k), with mean square 1 along it."""
-    (spread,), axes = leading_directions(null.T @ null / len(null), 1)
-    first = axes[:, 0] * np.sign(axes[np.abs(axes[:, 0]).argmax(), 0])
-    return np.asarray(first / spread)
-
-
 def plant(
     readouts: ReadOuts,
     penalty: float,
@@ -73,7 +66,8 @@ def plant(
     q = min(m, most)
     wide = draws * (2 * q + 1) + 1
     mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
-    leak[:, -1] = first_direction(null)
+    (spread,), (first, *_) = (of.T for of in leading_directions(null.T @ null / len(null), 1))
+    leak[:, -1] = first * np.sign(first[np.abs(first).argmax()]) / spread
     pairs = []
     for draw in range(draws):
         generator = np.random.default_rng([seed, 1, draw])

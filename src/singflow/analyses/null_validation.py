@@ -68,11 +68,7 @@ def effect(
 
 
 def summarize_validation(effects: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """One row per perturbation, in the order of PERTURBATIONS: statistics over the images.
-
-    The share of changed predictions has a Wilson interval. `effects` is a table that
-    scripts/validate_null_space.py writes.
-    """
+    """Statistics over the images, with Wilson's interval of the share of changed predictions."""
     table = effects.groupby("perturbation").agg(
         n=("norm", "size"),
         norm_mean=("norm", "mean"),

@@ -52,15 +52,10 @@ MODELS_FOR_CORRELATION = 5  # the fewest over which a correlation says something
 
 @dataclass(frozen=True)
 class Roles:
-    """Role of every image. All arrays are (n,), indexed by image_id.
+    """Role of every image, by image_id: inner, held_out and test are bool (n,) and disjoint."""
 
-    labels: the labels that are probed.
-    codes: position of the image's label among them, -1 if the label is not probed.
-    inner, held_out, test: bool, disjoint, and False if the label is not probed.
-    """
-
-    labels: list[str]
-    codes: np.ndarray
+    labels: list[str]  # that are probed
+    codes: np.ndarray  # (n,), position of the image's label among them; -1: it is not probed
     inner: np.ndarray
     held_out: np.ndarray
     test: np.ndarray
@@ -229,10 +224,7 @@ def probe(
             notes.append(f"trained on {len(training)} of {n} rows, which fit in memory")
 
     def choose(kind: str) -> float:
-        """The best penalty on the held-out images.
-
-        Penalties descend; a logistic regression stops at the first one that is not better.
-        """
+        """The best penalty on the held-out images."""
         best, chosen = -np.inf, alphas[0]
         criterion = _log_likelihood if logistic else _right
         for alpha, classifier in zip(alphas, fit(rows[kind], inner, codes, alphas), strict=True):

@@ -26,7 +26,6 @@ from singflow.analyses.bands import (
     centred,
     descend,
     first_best,
-    half_solved,
     solved,
 )
 from singflow.analyses.moments import Moments
@@ -174,10 +173,7 @@ class Exact:
     def derive(
         self, penalty: float, mix: np.ndarray, noise: np.ndarray, leak: np.ndarray
     ) -> "Exact":
-        """Read-outs of other columns: prediction @ mix + last columns @ noise + b @ leak.
-
-        prediction: the cross-fitted plain one of the first columns, as many as mix has rows.
-        """
+        """Other columns: cross-fitted plain prediction @ mix + last columns @ noise + b @ leak."""
         y = self._columns[:, : len(mix)]
         predicted = y - self._cross_fitted(Fit(0.0, penalty), len(mix))
         last = self._columns[:, self._columns.shape[1] - len(noise) :]
@@ -244,7 +240,8 @@ class Nystroem:
     def _features(self, block: Block) -> np.ndarray:
         """Features whose products are the plain kernel, then b: (n, L + k)."""
         kernel = self._bands.mixed(self._weights, block)
-        return np.hstack([half_solved(self._factor, kernel.T).T, self._null(block)])
+        half = scipy.linalg.solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
+        return np.hstack([half.T, self._null(block)])
 
     def _kept(self, out: Sequence[Moments]) -> tuple[int, np.ndarray, np.ndarray]:
         """Number of images that are not left out, and their means of x and t."""
@@ -302,20 +299,17 @@ class Nystroem:
             outside = [group for group in total if group not in inside]
             for group in inside:
                 total[group] += sum(part for other, part in parts.items() if other != group)
-            for group, products in zip(
-                outside, map_apart(judged, outside, self._threads), strict=True
-            ):
-                total[group] += products
+            products = map_apart(judged, outside, self._threads)
+            for group, of_group in zip(outside, products, strict=True):
+                total[group] += of_group
         return np.stack([*total.values()])
 
     def residuals(
         self, fits: Sequence[Fit], m: int, blocks: Blocks
     ) -> Iterator[tuple[Block, list[np.ndarray]]]:
         """See Exact."""
-        made = [
-            {fold: self._fitted(fit, [self._fold(fold)], np.arange(m)) for fold in self.folds}
-            for fit in fits
-        ]
+        first, folds = np.arange(m), self.folds
+        made = [{f: self._fitted(fit, [self._fold(f)], first) for f in folds} for fit in fits]
 
         def missed(block: Block) -> tuple[Block, list[np.ndarray]]:
             x, t = self._features(block), self._first(block).astype(np.float64)
@@ -384,15 +378,11 @@ def _used(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Selected:
-    """The read-outs of every target: without b, and with b (of weight 0, if b does not help).
-
-    plain, full: (t,) fits. saved: (folds, t), squared errors without b minus those with b, which is
-    D times the variance.
-    """
+    """The read-outs of every target: without b, and with b (of weight 0, if b does not help)."""
 
     plain: list[Fit]
     full: list[Fit]
-    saved: np.ndarray
+    saved: np.ndarray  # (folds, t), squared errors without b minus those with b: D times variance
 
 
 def select(

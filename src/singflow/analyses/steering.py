@@ -45,15 +45,11 @@ def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray
 
 @dataclass(frozen=True)
 class NullDirections:
-    """Directions toward a text inside the null space, one row per feature, float64.
+    """Directions toward a text inside the null space, one row per feature, float64."""
 
-    embeddings: (n, m), e = T f + c. vectors: (n, d), the unit vector v = P_0 g / ||P_0 g||, zero if
-    the null space has no direction toward the text. translated: (n, m), T v.
-    """
-
-    embeddings: np.ndarray
-    vectors: np.ndarray
-    translated: np.ndarray
+    embeddings: np.ndarray  # (n, m), e = T f + c
+    vectors: np.ndarray  # (n, d), v = P_0 g / ||P_0 g||; zero without a direction toward the text
+    translated: np.ndarray  # (n, m), T v
 
     def limit_deg(self) -> np.ndarray:
         """Limit of IS that no step reaches, angle(e, T v) in degrees; 0 without a direction."""
@@ -164,8 +160,7 @@ def steering_scores(
 def summarize_steering(scores: pd.DataFrame) -> pd.DataFrame:
     """Per prompt and target: numbers of images, and means over the images that reach the target.
 
-    Standard deviations have divisor n - 1. A note counts the images that cannot reach the target.
-    `scores` is a table that scripts/steer_concepts.py writes.
+    Standard deviations have divisor n - 1.
     """
     keys = ["prompt", "target_is_deg"]
     reached = scores[scores["reachable"]]

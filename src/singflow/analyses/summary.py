@@ -193,11 +193,7 @@ EVIDENCE = [
 
 
 def add_verdicts(rows: list[dict[str, Any]], confidence: float) -> None:
-    """Add p_holm and verdict to the rows of one space, in place.
-
-    Holm's correction counts the models of the space that are not controls; a control keeps its own
-    p. The level of the tests is 1 - confidence.
-    """
+    """Add p_holm, over models that are no controls, and verdict to the rows of one space."""
     tested = [row["p"] is not None and not (row["known_zero"] or row["known_leak"]) for row in rows]
     p = np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64)
     corrected = np.where(tested, holm(np.where(tested, p, np.nan)), p)
@@ -239,10 +235,7 @@ def detected(row: Mapping[Any, Any], kind: str) -> str:
 
 
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
-    """Per label: number of images, and statistics of IS, AS, |AS| and the floor of IS in degrees.
-
-    Standard deviations have divisor n. `scores` are those of one model and space.
-    """
+    """Per label of one model: n, and means and deviations (divisor n) of IS, AS, |AS| and floor."""
     groups = scores.assign(as_abs_deg=scores["as_deg"].abs()).groupby("label", sort=True)
     table = pd.DataFrame({"n": groups.size()})
     for column in ("is_deg", "as_deg", "as_abs_deg"):

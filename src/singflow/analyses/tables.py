@@ -43,10 +43,7 @@ def with_interval(numbers: Iterable[float], digits: int, unit: str = "") -> str:
 
 
 def is_control(models: pd.DataFrame) -> pd.Series:
-    """Which rows of tables/models.csv are controls: known zero or known leak.
-
-    Controls are left out of rankings and pairwise comparisons.
-    """
+    """Which rows of tables/models.csv are controls: known zero or known leak."""
     return models["known_zero"].astype(bool) | models["known_leak"].astype(bool)
 
 

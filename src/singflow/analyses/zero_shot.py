@@ -35,6 +35,5 @@ def summarize_zero_shot(found: pd.DataFrame) -> dict[str, Any]:
     labels = found["label"].nunique()
     if labels < 2:
         return dict.fromkeys(names)
-    named = found[["translated", "equivalent", "embedding"]]
-    right = named.eq(found["label"], axis=0).mean()
+    right = found[["translated", "equivalent", "embedding"]].eq(found["label"], axis=0).mean()
     return dict(zip(names, [*right.tolist(), 1 / labels], strict=True))

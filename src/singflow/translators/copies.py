@@ -34,14 +34,11 @@ BEYOND = (REDUCED[2] - REDUCED[1]) / (REDUCED[1] - REDUCED[0])
 
 @dataclass(frozen=True)
 class Kept:
-    """Images without those that are left out; the others are numbered anew.
-
-    kept: (n,), by image id of `images`. manifest: of the images that are kept.
-    """
+    """Images without those that are left out; the others are numbered anew."""
 
     images: Any
-    kept: np.ndarray
-    manifest: pd.DataFrame
+    kept: np.ndarray  # (n,), by image id of `images`
+    manifest: pd.DataFrame  # of the images that are kept
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.images, name)  # where features and embeddings are

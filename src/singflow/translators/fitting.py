@@ -116,10 +116,7 @@ class FitQuality:
 def fit_quality(
     images: Images, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray
 ) -> list[FitQuality]:
-    """Agreement of translators with view 0 of images, for each choice of images.
-
-    A choice is a bool array by image id. `means` holds the baseline of each translator.
-    """
+    """Agreement of translators, and of their baselines, with view 0 of each choice of images."""
     judgements = [FitQuality() for _ in chosen]
     for shard, embeddings in images:
         for judgement, wanted in zip(judgements, chosen, strict=True):

@@ -126,7 +126,8 @@ class Translator(Affine, ModelHubMixin, library_name="singflow", tags=TAGS):
         """
         folder, shape = Path(save_directory), (self.weight.shape, self.bias.shape)
         made = self.astype(np.float32)
-        if self.weight.ndim != 2 or shape[1] != shape[0][:1] or not _finite(made):
+        finite = np.isfinite(made.weight).all() and np.isfinite(made.bias).all()
+        if self.weight.ndim != 2 or shape[1] != shape[0][:1] or not finite:
             raise InputError(
                 f"weight {shape[0]} and bias {shape[1]} make no affine map of finite float32 "
                 "values: give (m, d) and (m,)"
@@ -197,10 +198,6 @@ class Translator(Affine, ModelHubMixin, library_name="singflow", tags=TAGS):
             rows=rows,
             columns=columns,
         )
-
-
-def _finite(translator: Affine) -> bool:
-    return bool(np.isfinite(translator.weight).all() and np.isfinite(translator.bias).all())
 
 
 def _shown(key: str, fact: str) -> str:

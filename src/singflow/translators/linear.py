@@ -29,10 +29,7 @@ FIGURES = (  # of the report that a translator's file and card have, too
 
 
 def read_linear(path: Path) -> tuple[Tensors, Facts]:
-    """The weight (m, d) and bias (m,) in a file of a linear translator, and its metadata.
-
-    Steps read with this, so that they load no client of the hub.
-    """
+    """The weight (m, d) and bias (m,) in a file of a linear translator, and its metadata."""
     _, made = read_tensors(path, [])
     if made.get("kind") != "linear":
         raise InputError(
@@ -146,10 +143,7 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
 
 
 def with_held_out_figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report linear.json with figures of the split validation instead of those of all folds.
-
-    Nonlinear translators are validated on this split, too.
-    """
+    """The report linear.json with the figures of the split validation, as networks have them."""
     held_out = ["cosine", "mse", "r2"]
     figures = {f"validation_{name}": report[f"held_out_{name}"] for name in held_out}
     figures |= {name: report[f"held_out_{name}"] for name in ("baseline_cosine", "n_train")}

@@ -142,10 +142,7 @@ class Pairs:
         )
 
     def judge(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> Agreement:
-        """Agreement of predictions (n, m) with the embeddings of the held-out images.
-
-        The cosine and the squared error are NaN if a prediction is not finite.
-        """
+        """Agreement with the held-out images; NaN if a prediction is not finite."""
         with torch.inference_mode():
             predicted = predict(self.features[self.held_out]).double().cpu().numpy()
         if not np.isfinite(predicted).all():
@@ -156,10 +153,9 @@ class Pairs:
 
 
 def _spread(name: str, array: np.ndarray, chosen: np.ndarray) -> Tensors:
-    """Mean and scale of the chosen rows, by column and in float64, for the buffers of a network.
+    """Mean and scale of the chosen rows, by column and in float64, about the first row.
 
-    The first row is subtracted from every row, so that a constant column has a deviation of exactly
-    0; its scale is 1.
+    So a constant column has a deviation of exactly 0; its scale is 1.
     """
     first = array[chosen[0]].astype(np.float64)
     sums = np.zeros((2, len(first)))

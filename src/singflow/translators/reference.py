@@ -31,10 +31,7 @@ SHARDS = ("embeddings", "features")
 
 
 class Images(Protocol):
-    """Images with features and embeddings, in blocks that every pass reads anew.
-
-    manifest: columns split and fold, by image_id. features: where they are, for messages.
-    """
+    """Images with features and embeddings, in blocks that every pass reads anew."""
 
     @property
     def manifest(self) -> pd.DataFrame: ...
@@ -124,22 +121,20 @@ def reference_folder(reference: str) -> Path:
 
 def find_shards(folder: Path, made: Made) -> tuple[Path | None, str]:
     """The folder of shards below a folder that were made so; or None, and in words why not."""
-    held = {
-        path.parent: Made.read(read_tensors(path, [])[1])
-        for path in sorted(folder.rglob("shard-00000.safetensors"))
-    }
-    wrong = {
-        path: differences(theirs, made)
-        for path, theirs in held.items()
-        if theirs.tower == made.tower
-    }
-    for path, words in wrong.items():
-        if not words:
-            return path, ""
-    for path, words in wrong.items():
-        return None, f"{path} was made with {words}"
-    known = ", ".join(path.relative_to(folder).as_posix() for path in held)
-    return None, f"{folder} has nothing of this tower; it has {known or 'nothing at all'}"
+    known, wrong = [], []
+    for shard in sorted(folder.rglob("shard-00000.safetensors")):
+        theirs, path = Made.read(read_tensors(shard, [])[1]), shard.parent
+        known.append(path.relative_to(folder).as_posix())
+        if theirs.tower == made.tower:
+            if not (words := differences(theirs, made)):
+                return path, ""
+            wrong.append(f"{path} was made with {words}")
+    if wrong:
+        return None, wrong[0]
+    return (
+        None,
+        f"{folder} has nothing of this tower; it has {', '.join(known) or 'nothing at all'}",
+    )
 
 
 def check_reference(reference: str, wanted: Mapping[str, Mapping[str, Made]]) -> None:
