@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import tracemalloc
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +92,14 @@ def test_a_folder_has_what_was_given_in_shards_that_a_study_reads_in_any_order(h
         np.testing.assert_array_equal(found, given[order])
         assert artifact == "embeddings" or 0 < facts["head_max_error"] < 0.01
     check_source(here / "mine", ["features/mine"], SOUNDS, 1)
+
+
+def test_a_dataset_of_h5py_is_an_array(here):
+    with h5py.File("mine.h5", "w") as file:
+        file["features"] = FEATURES
+        save(features=file["features"])
+    found, _ = imported_shard(here / "mine", IDS, "features", **MINE)
+    np.testing.assert_array_equal(found, FEATURES)
 
 
 def test_views_of_an_image_stay_together(here):
