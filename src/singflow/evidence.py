@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,12 @@ class Evidence:
         return cls(affine, dict(translator.facts), "translator in memory")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Evidence) and _same(self, other)
+        if not isinstance(other, Evidence):
+            return False
+        (said, mine), (also, theirs) = self._content(), other._content()
+        return (said, mine.keys()) == (also, theirs.keys()) and all(
+            np.array_equal(mine[name], theirs[name], equal_nan=True) for name in mine
+        )
 
     @cached_property
     def translator(self) -> Translator:
@@ -387,8 +392,10 @@ class Evidence:
         facts, about = dict(read_json(folder / "evidence.json")), made.parsed("about", dict)
         del facts["sentence"]
         held: dict[str, Any] = {"null_basis": tensors.get("null_basis")}
-        kinds = zip(PARTS, (Affine, OwnWords, Residuals, Fits), strict=True)
-        held |= {name: _part(kind, name, tensors) for name, kind in kinds}
+        for name, kind in zip(PARTS, (Affine, OwnWords, Residuals, Fits), strict=True):
+            part = {of.name: tensors.get(f"{name}.{of.name}") for of in fields(kind)}
+            if any(tensor is not None for tensor in part.values()):
+                held[name] = kind(**part)
         for name in TABLES:
             if (path := folder / f"{name}.csv").is_file():
                 with in_one_line(f"{path}: not readable as CSV", FIX):
@@ -440,22 +447,30 @@ class Evidence:
         return done.commit_url
 
     def _write(self, folder: Path, name: str) -> None:
-        write_json(folder / "evidence.json", self.to_dict())
-        for table in TABLES:
-            rows: pd.DataFrame | None = getattr(self, table)
-            if rows is not None and len(rows.columns):
-                write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
+        texts, tensors = self._content()
+        write_json(folder / "evidence.json", texts.pop("facts"))
+        made = provenance([], about=texts.pop("about"))
+        write_tensors(folder / "evidence.safetensors", tensors, made)
+        for file, text in {**texts, "README.md": self._card(name)}.items():
+            write_bytes(folder / file, text.encode())
+
+    def _content(self) -> tuple[dict[str, Any], Tensors]:
+        """What a folder keeps: facts, what is stated beside them, CSV files; and tensors."""
         about: dict[str, Any] = {"stated": dict(self.stated), "source": self.source}
         about |= {"question": asdict(self.question), "seen": sorted(self.seen)}
         about["labels"] = None if self.labels is None else self.labels.tolist()
-        tensors: dict[str, Any] = {"null_basis": self.null_basis}
-        for name in PARTS:
-            if (part := getattr(self, name)) is not None:
-                tensors |= {f"{name}.{key}": tensor for key, tensor in vars(part).items()}
-        tensors = {key: tensor for key, tensor in tensors.items() if tensor is not None}
-        made = provenance([], about=json.dumps(about, default=_plain))
-        write_tensors(folder / "evidence.safetensors", tensors, made)
-        write_bytes(folder / "README.md", self._card(name).encode())
+        texts = {"facts": self.to_dict(), "about": json.dumps(about, default=_plain)}
+        tables = {f"{name}.csv": getattr(self, name) for name in TABLES}
+        texts |= {
+            name: table.to_csv(index=False)
+            for name, table in tables.items()
+            if table is not None and len(table.columns)
+        }
+        parts = {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+        tensors = {"null_basis": self.null_basis} | {
+            f"{name}.{key}": tensor for name in parts for key, tensor in vars(parts[name]).items()
+        }
+        return texts, {key: tensor for key, tensor in tensors.items() if tensor is not None}
 
     def _card(self, name: str) -> str:
         from huggingface_hub import ModelCardData
@@ -536,28 +551,5 @@ embeddings from the logits and the principal component. `evidence.json` has all 
         return as_list(repr(self))
 
 
-def _part(kind: Any, name: str, tensors: Tensors) -> Any:
-    """A field of Evidence from its tensors in a file; None if there are none."""
-    held = {of.name: tensors.get(f"{name}.{of.name}") for of in fields(kind)}
-    return None if all(tensor is None for tensor in held.values()) else kind(**held)
-
-
 def _plain(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else str(label)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether all fields are equal; NaN equals NaN."""
-    if one is None or other is None:
-        return one is other
-    kind = type(one)
-    if is_dataclass(one):
-        return kind is type(other) and all(
-            _same(getattr(one, of.name), getattr(other, of.name)) for of in fields(one)
-        )
-    if kind is pd.DataFrame:
-        return kind is type(other) and one.astype(object).equals(other.astype(object))
-    if kind is np.ndarray:
-        same = kind is type(other) and one.shape == other.shape
-        return same and bool(((one == other) | (pd.isna(one) & pd.isna(other))).all())
-    return bool(one == other)
