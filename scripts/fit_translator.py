@@ -45,7 +45,7 @@ def use_released(
         chosen = training[shard["image_id"]]
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
     facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "n_train": 0}
-    facts |= {"fold_n_train": [], "lambdas_within_one_error": [], "alpha_curve": []}
+    facts |= {"fold_n_train": [], "alpha_curve": []}
     return CrossFitted.alone(released, len(images.manifest)), [total / n], facts
 
 

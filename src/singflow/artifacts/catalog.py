@@ -212,8 +212,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "translator_report": Artifact(
         "translators/{space}/{model}/linear.json",
-        "lambda (the relative penalty), lambda_at_edge, lambdas_within_one_error, alpha (the"
-        " absolute penalty), alpha_curve, folds, in_sample; validation_cosine, validation_mse,"
+        "lambda (the relative penalty), lambda_at_edge, alpha (the absolute penalty),"
+        " alpha_curve, folds, in_sample; validation_cosine, validation_mse,"
         " validation_r2 and n_validation (of every image, by the translator that did not see it);"
         " held_out_* (the same of the validation split alone); baseline_cosine, n_train (views),"
         " fold_n_train; permuted_r2 (the largest of four with permuted rows); left_out (paths of"

@@ -169,20 +169,6 @@ class Validation:
             raise InputError(ALIKE)
         return 1.0 - self.errors.sum(axis=0) / self.baseline.sum()
 
-    @property
-    def within_one_error(self) -> list[float]:
-        """Lambdas whose error is at most one standard error above that of the best lambda.
-
-        The error is the mean over the fits, and the standard error is that of the best lambda. With
-        fewer than two fits: the best lambda alone.
-        """
-        judged = self.n > 0
-        if judged.sum() < 2:
-            return [self.lambdas[self.best]]
-        means = self.errors[judged] / self.n[judged, None]
-        limit = means[:, self.best].mean() + means[:, self.best].std(ddof=1) / np.sqrt(len(means))
-        return np.array(self.lambdas)[means.mean(axis=0) <= limit].tolist()
-
 
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
     """Squared errors of every fit on the group that validates it, for all lambdas of penalties().

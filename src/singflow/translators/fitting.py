@@ -57,7 +57,6 @@ def fit_translators(
         "alpha": alphas[validation.best],
         "lambda": best,
         "lambda_at_edge": validation.at_edge,
-        "lambdas_within_one_error": validation.within_one_error,
         "n_train": made[WHOLE].n,
         "fold_n_train": [statistics.n for statistics in made[:WHOLE]],
         "alpha_curve": [
