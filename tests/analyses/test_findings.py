@@ -13,8 +13,8 @@ from singflow.analyses.summary import (
     TRACE,
     UNJUDGED,
     UNTOLD,
-    ZERO,
 )
+from singflow.analyses.tables import ZERO
 from singflow.artifacts.tables import read_table
 from tests.report.report_study import HOSTILE, write_study
 from tests.results import EVIDENCE, TRANSLATOR, UNMEASURED

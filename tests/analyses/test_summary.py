@@ -16,7 +16,6 @@ from singflow.analyses.summary import (
     TRACE,
     UNJUDGED,
     UNTOLD,
-    ZERO,
     Summary,
     add_verdicts,
     for_git,
@@ -24,6 +23,7 @@ from singflow.analyses.summary import (
     summarize_model,
     verdict,
 )
+from singflow.analyses.tables import ZERO
 from singflow.config.registry import ModelEntry
 from singflow.report.sentences import stand_in
 from singflow.report.summary import OF_OWN_WORDS, per_dimension, render_text

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, with_own_words
+from singflow.analyses.summary import FOUND, MEANING, NOTHING, with_own_words
+from singflow.analyses.tables import ZERO
 from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table

@@ -20,6 +20,7 @@ import scipy.linalg  # whose BLAS can be limited once it is loaded
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from singflow.analyses import leaks
 from singflow.analyses.bands import (
     MIDDLE,
     PENALTIES,
@@ -30,18 +31,6 @@ from singflow.analyses.bands import (
     descend,
     search_weights,
     softmax,
-)
-from singflow.analyses.leaks import (
-    EVEN,
-    FIRST,
-    PLANTED,
-    PLANTED_MANY,
-    detectable,
-    directions,
-    gain,
-    leak_table,
-    plant,
-    white_noise,
 )
 from singflow.analyses.readout import (
     LANDMARKS,
@@ -117,15 +106,11 @@ def spell(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OwnWords:
-    """What own words say of an embedding: c + sum over T of s_T w_T, with w_T of spell().
+    """What own words say of an embedding: c + sum over T of s_T w_T, with w_T of spell()."""
 
-    texts: (C, m) float64, or None where classes have no names. weights: (OWN_WORDS,) s. offset:
-    (m,) c.
-    """
-
-    texts: np.ndarray | None
-    weights: np.ndarray
-    offset: np.ndarray
+    texts: np.ndarray | None  # (C, m) float64; None where classes have no names
+    weights: np.ndarray  # (OWN_WORDS,) s
+    offset: np.ndarray  # (m,) c
 
     @classmethod
     def read(cls, tensors: dict[str, np.ndarray]) -> "OwnWords":
@@ -185,18 +170,13 @@ class FittedOwnWords(OwnWords):
 
 @dataclass(frozen=True)
 class JackknifeEstimate:
-    """D of one target, or a difference of two values of D, with an interval.
-
-    without: estimates without the first group of images, without the second and so on. low, high:
-    ends of the interval. error: standard error. low, high and error are None where the groups allow
-    no interval.
-    """
+    """D of one target, or a difference of two; None where the groups allow no interval."""
 
     unique_r2: float
-    without: list[float]
-    low: float | None = None
+    without: list[float]  # estimates without the first group of images, the second and so on
+    low: float | None = None  # ends of the interval
     high: float | None = None
-    error: float | None = None
+    error: float | None = None  # standard error
 
     def p(self, margin: float) -> float:
         """One-sided p-value for D above a margin; 1 without an interval."""
@@ -253,7 +233,6 @@ class Distances:
 
     @classmethod
     def of_all(cls, blocks: Blocks) -> "Distances":
-        """The squared distances of all images."""
         made = cls()
         for _ in made.watching(blocks)():
             pass
@@ -337,7 +316,7 @@ def unique_r2(
     it. The penalties and the weight of b stay. There is no interval where leaving out a fold and a
     group leaves fewer than two images, or for a target that is False in `intervals`.
 
-    penalties, own: those that are tried, from the largest penalty on, and from no weight of b on.
+    penalties, own: those that are tried, from the largest penalty and from no weight of b on.
     """
     variance, total = targets.variance, distances.total()
     selected = select(readouts, targets, total, penalties, own)
@@ -364,18 +343,16 @@ def unique_r2(
 class Landmarks:
     """Images whose kernels with all images stand for the kernels: all images, if they are few.
 
-    rows: their numbers. block: the images. searched: places among them of the images that weights
-    are found on. mean: (k,) mean of b; level: what makes its mean square 1. n: number of all
-    images. covariance: (r, r) of a, over all images. Of copies, one is a landmark or searched.
+    Of copies, one is a landmark or searched.
     """
 
-    rows: np.ndarray
+    rows: np.ndarray  # their numbers
     block: Block
-    searched: np.ndarray
-    mean: np.ndarray
-    level: float
-    n: int
-    covariance: np.ndarray
+    searched: np.ndarray  # places among them of the images that weights are found on
+    mean: np.ndarray  # (k,) of b
+    level: float  # makes the mean square of b 1
+    n: int  # of all images
+    covariance: np.ndarray  # (r, r) of a, over all images
 
     @classmethod
     def draw(
@@ -410,7 +387,6 @@ class Landmarks:
         return cls(rows, block, searched, mean, level, n, covariance)
 
     def bands(self) -> Bands:
-        """The bands of the landmarks."""
         return Bands(self.block.principal, self.block.logits, self.covariance)
 
     @property
@@ -440,18 +416,15 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Cross-fitted errors of the remainder, and what comes out of the same pass.
+    """Cross-fitted errors of the remainder, and what comes out of the same pass."""
 
-    plain, full: (n, m), errors without and with b. predicted: (n,), classes. cluster: (n,), as in
-    Block. covariance: (m, m), of the embeddings about the means of the other folds, so that its
-    trace is what D is divided by.
-    """
-
-    plain: np.ndarray
-    full: np.ndarray
-    predicted: np.ndarray
-    cluster: np.ndarray
-    covariance: np.ndarray
+    plain: np.ndarray  # (n, m), errors without b
+    full: np.ndarray  # (n, m), errors with b
+    predicted: np.ndarray  # (n,), classes
+    cluster: np.ndarray  # (n,), as in Block
+    covariance: (
+        np.ndarray
+    )  # (m, m) of embeddings about means of other folds; D divides by its trace
 
 
 def unique_meaning(
@@ -483,17 +456,17 @@ def unique_meaning(
         facts: dict[str, Any] = {"n": own_words.n, "r2_words": r2_words, "margin": margin}
         marks = Landmarks.draw(blocks, distances, seed)
         if not marks.level or not distances.can_leave() or not own_words.variance > 0:
-            return facts | dict.fromkeys(UNKNOWN), leak_table([]), own_words, None
+            return facts | dict.fromkeys(UNKNOWN), leaks.leak_table([]), own_words, None
         bands, weights = weighted(marks, own_words, seed, threads)
-        most = PLANTED if marks.exact else PLANTED_MANY
-        wide, looked = draws * min(m, most), directions(m, most, seed, 0)
+        most = leaks.PLANTED if marks.exact else leaks.PLANTED_MANY
+        wide, looked = draws * min(m, most), leaks.directions(m, most, seed, 0)
         parts: list[Columns] = [own_words.remainder]
         variance, sizes, reworded = [1.0], [m], None if texts is None else others
         if reworded is not None:
             blind, blind_variance = _blind(blocks, own_words, reworded)
             parts.append(lambda block: blind(block) @ looked)
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
-        parts.append(lambda block: white_noise(seed, block.cluster, wide))
+        parts.append(lambda block: leaks.white_noise(seed, block.cluster, wide))
         readouts = marks.read_outs(blocks, bands, weights, parts, threads)
         targets, first = Targets.of(*sizes, variance=variance), np.arange(len(sizes)) == 0
         estimates, selected = unique_r2(readouts, targets, distances, confidence, first)
@@ -511,13 +484,13 @@ def unique_meaning(
             residuals.covariance[:] += centred.T @ centred / own_words.n
         explained = null_r2(readouts, own_words.n)
         given = readouts, plain.penalty, covariance, own_words.variance, marks.null(marks.block)
-        planted, targets, placed = plant(*given, draws, most, seed)
+        planted, targets, placed = leaks.plant(*given, draws, most, seed)
         del readouts, given  # whose sums fill the memory
         penalties = PENALTIES if marks.exact else (plain.penalty,)
-        leaks, _ = unique_r2(planted, targets, distances, confidence, None, penalties)
-        table = leak_table(
+        shown, _ = unique_r2(planted, targets, distances, confidence, None, penalties)
+        table = leaks.leak_table(
             (*of, leak.unique_r2, leak.low, leak.p(margin))
-            for of, leak in zip(placed, leaks, strict=True)
+            for of, leak in zip(placed, shown, strict=True)
         )
         facts |= {
             "unique_r2": real.unique_r2,
@@ -525,9 +498,9 @@ def unique_meaning(
             "unique_r2_high": real.high,
             "unique_r2_without": real.without,
             "p": real.p(margin),
-            "detectable": detectable(table, EVEN, 1.0 - confidence),
-            "detectable_first": detectable(table, FIRST, 1.0 - confidence),
-            "gain": gain(table),
+            "detectable": leaks.detectable(table, leaks.EVEN, 1.0 - confidence),
+            "detectable_first": leaks.detectable(table, leaks.FIRST, 1.0 - confidence),
+            "gain": leaks.gain(table),
             "null_r2": explained,
             "blind_unique_r2": None if reworded is None else estimates[1].unique_r2,
             "weights": weights | {"null": full.own},
@@ -539,10 +512,10 @@ def unique_meaning(
 def weighted(
     marks: Landmarks, own_words: FittedOwnWords, seed: int, threads: int
 ) -> tuple[Bands, dict[str, float]]:
-    """The bands of the landmarks, and the weights that read the remainder best."""
     block, some, bands = marks.block, marks.searched, marks.bands()
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
-    target = own_words.remainder(block)[some] @ directions(len(own_words.offset), SKETCH, seed, 0)
+    toward = leaks.directions(len(own_words.offset), SKETCH, seed, 0)
+    target = own_words.remainder(block)[some] @ toward
     scale = np.array([own_words.variance])
     return bands, search_weights(kernels, target[:, None], block.fold[some], scale, threads)[0]
 

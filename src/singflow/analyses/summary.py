@@ -7,26 +7,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from singflow.analyses import statistics, tables
 from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.leaks import POWER, SHARES
-from singflow.analyses.statistics import (
-    at_chance,
-    bootstrap_interval,
-    holm,
-    resampled_means,
-    top1_shortfall,
-)
-from singflow.analyses.tables import (
-    EDGE,
-    LEAK,
-    SEEN,
-    WEAK,
-    ZERO,
-    four_digits,
-    is_control,
-    join_marks,
-    percent,
-)
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import MOST_DRAWS, Section
 
@@ -63,7 +46,7 @@ class Controls(Section):
 
 
 MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot tell"
-FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
+FOUND, MISSED = f"{tables.LEAK}: found", f"{tables.LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
 LEAST_R2 = 0.01  # R2 that explains nothing
@@ -111,20 +94,23 @@ def summarize_model(
         "top1_low": top1 is not None
         and entry.weights != "random"
         and (
-            at_chance(round(top1 * n_known), n_known, classes)
-            or (expected is not None and top1_shortfall(top1, n_known, expected, top1_margin) > 0)
+            statistics.at_chance(round(top1 * n_known), n_known, classes)
+            or (
+                expected is not None
+                and statistics.top1_shortfall(top1, n_known, expected, top1_margin) > 0
+            )
         ),
         **{name: translator[name] for name in TRANSLATOR},
         "left_out": None if left_out is None else len(left_out),
         "left_out_images": ", ".join((left_out or [])[:NAMED]),
         "translator": "weak" if weak else "not weak",
-        "marks": join_marks(
+        "marks": tables.join_marks(
             {
-                WEAK: weak,
-                ZERO: evidence["known_zero"],
-                LEAK: evidence["known_leak"],
-                EDGE: translator["lambda_at_edge"],
-                SEEN: translator["in_sample"],
+                tables.WEAK: weak,
+                tables.ZERO: evidence["known_zero"],
+                tables.LEAK: evidence["known_leak"],
+                tables.EDGE: translator["lambda_at_edge"],
+                tables.SEEN: translator["in_sample"],
             }
         ),
         "n_evidence": evidence["n"],
@@ -148,30 +134,27 @@ def summarize_scores(scores: pd.DataFrame, settings: Summary, seed: int) -> dict
     angles = angles.assign(as_abs=angles["as"].abs(), as_contrast=scores["as_contrast_deg"])
     angles = angles.dropna(axis="columns")  # of a single label there is no contrast
     classes = scores["label"] if settings.resample == "classes" else None
-    means, units = resampled_means(angles.to_numpy(), classes, settings.resamples, seed)
+    means, units = statistics.resampled_means(angles.to_numpy(), classes, settings.resamples, seed)
     drawn = dict(zip(angles, means.T, strict=True))
 
-    def interval(name: str, value: float, samples: np.ndarray) -> tuple[float, float]:
-        low, high = bootstrap_interval(value, samples, units, settings.confidence)
-        return max(low, 0.0) if name in NEVER_NEGATIVE else low, high
+    def add(name: str, end: str, value: float, samples: np.ndarray) -> None:
+        low, high = statistics.bootstrap_interval(value, samples, units, settings.confidence)
+        low = max(low, 0.0) if name in NEVER_NEGATIVE else low
+        row.update({name + end: value, f"{name}_low": low, f"{name}_high": high})
 
     for name in ("is", "as", "as_abs", "as_contrast"):
         row |= dict.fromkeys([f"{name}_mean", f"{name}_low", f"{name}_high"])
         if name in drawn:
-            mean = float(angles[name].mean())
-            low, high = interval(name, mean, drawn[name])
-            row |= {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
-    row |= dict.fromkeys(["is_per_as", "is_per_as_low", "is_per_as_high"])
+            add(name, "_mean", float(angles[name].mean()), drawn[name])
+    for name in ("is_per_as", "is_per_mean_as"):
+        row |= dict.fromkeys([name, f"{name}_low", f"{name}_high"])
     if row["as_abs_mean"] > 0:
-        ratio, ratios = row["is_mean"] / row["as_abs_mean"], drawn["is"] / drawn["as_abs"]
-        low, high = interval("is_per_as", ratio, ratios)
-        row |= {"is_per_as": ratio, "is_per_as_low": low, "is_per_as_high": high}
-    row |= dict.fromkeys(["is_per_mean_as", "is_per_mean_as_low", "is_per_mean_as_high"])
+        add("is_per_as", "", row["is_mean"] / row["as_abs_mean"], drawn["is"] / drawn["as_abs"])
     if row["as_mean"]:
         # AS/IS is bounded where the mean AS may be 0, and its inverse is not.
         share = abs(row["as_mean"]) / row["is_mean"]
         shares = np.sign(row["as_mean"]) * drawn["as"] / drawn["is"]
-        low, high = interval("as_per_is", share, shares)
+        low, high = statistics.bootstrap_interval(share, shares, units, settings.confidence)
         row["is_per_mean_as"] = 1 / share
         if low > 0:
             row["is_per_mean_as_low"], row["is_per_mean_as_high"] = 1 / high, 1 / low
@@ -196,7 +179,7 @@ def add_verdicts(rows: list[dict[str, Any]], confidence: float) -> None:
     """Add p_holm, over models that are no controls, and verdict to the rows of one space."""
     tested = [row["p"] is not None and not (row["known_zero"] or row["known_leak"]) for row in rows]
     p = np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64)
-    corrected = np.where(tested, holm(np.where(tested, p, np.nan)), p)
+    corrected = np.where(tested, statistics.holm(np.where(tested, p, np.nan)), p)
     for row, p_holm in zip(rows, corrected, strict=True):
         row["p_holm"] = None if np.isnan(p_holm) else float(p_holm)
         row["verdict"] = verdict(row, 1 - confidence)
@@ -207,7 +190,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
     if not row["null_dim"]:
         return EMPTY
     if row["known_zero"]:
-        return ZERO
+        return tables.ZERO
     if row["in_sample"]:
         return UNJUDGED
     if row["unique_r2_low"] is None or not explains(row):
@@ -231,7 +214,8 @@ def detected(row: Mapping[Any, Any], kind: str) -> str:
     """The smallest planted leak that is called meaning; kind: detectable or detectable_first."""
     if pd.isna(row["turn_deg"]):  # no D, or one that own words have
         return "-"
-    return f"more than {percent(SHARES[-1])}" if pd.isna(row[kind]) else percent(row[kind])
+    share = SHARES[-1] if pd.isna(row[kind]) else row[kind]
+    return "more than " * pd.isna(row[kind]) + tables.percent(share)
 
 
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
@@ -247,7 +231,7 @@ def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
 
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables/models.csv, sorted so that the controls are last."""
-    return models.loc[is_control(models).sort_values(kind="stable").index]
+    return models.loc[tables.is_control(models).sort_values(kind="stable").index]
 
 
 def with_own_words(models: pd.DataFrame) -> pd.DataFrame:
@@ -261,8 +245,8 @@ def with_own_words(models: pd.DataFrame) -> pd.DataFrame:
     rows = most[["space", "null_dim", "n_per_dim", "margin"]].assign(
         model=OWN_WORDS,
         unique_r2=most["blind_unique_r2"],
-        verdict=ZERO,
-        marks=ZERO,
+        verdict=tables.ZERO,
+        marks=tables.ZERO,
         known_zero=True,
         known_leak=False,
         top1_low=False,
@@ -272,4 +256,4 @@ def with_own_words(models: pd.DataFrame) -> pd.DataFrame:
 
 def for_git(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the digits that git keeps, which another processor rarely changes."""
-    return {k: four_digits(v) if isinstance(v, float) else v for k, v in row.items()}
+    return {k: tables.four_digits(v) if isinstance(v, float) else v for k, v in row.items()}
