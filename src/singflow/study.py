@@ -216,16 +216,18 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     if first:
         study["pictures"].setdefault("closeup", first[0])
     if first and isinstance(study["spaces"], list) and study["weights"] == "registry":
-        with suppress(InputError):  # whoever settles the study says what is wrong
+        try:
             models = resolve_models(MODELS, list(map(str, study["models"])), files=False)
             spaces = resolve_spaces(SPACES, list(map(str, study["spaces"])), files=False)
-            precision = str(study["extraction"]["precision"])
-            packaged = study["data"].get("source") != "features" and all(
-                in_packaged_reference(tower, precision) for tower in {**models, **spaces}.values()
-            )
-            if packaged and not _is_given(differences, "translator", "reference"):
-                study["translator"]["reference"] = "packaged"
-            study["models"] = [*study["models"], *_known_controls(study, models, spaces)]
+        except InputError:  # whoever settles the study says what is wrong
+            return study
+        precision = str(study["extraction"]["precision"])
+        packaged = study["data"].get("source") != "features" and all(
+            in_packaged_reference(tower, precision) for tower in {**models, **spaces}.values()
+        )
+        if packaged and not _is_given(differences, "translator", "reference"):
+            study["translator"]["reference"] = "packaged"
+        study["models"] = [*study["models"], *_known_controls(study, models, spaces)]
     return with_defaults(study)
 
 

@@ -170,7 +170,7 @@ class FittedOwnWords(OwnWords):
 
 @dataclass(frozen=True)
 class JackknifeEstimate:
-    """D of one target, or a difference of two; None where the groups allow no interval."""
+    """D of one target, or a difference; low, high, error: None where groups allow no interval."""
 
     unique_r2: float
     without: list[float]  # estimates without the first group of images, the second and so on
@@ -422,9 +422,7 @@ class Residuals:
     full: np.ndarray  # (n, m), errors with b
     predicted: np.ndarray  # (n,), classes
     cluster: np.ndarray  # (n,), as in Block
-    covariance: (
-        np.ndarray
-    )  # (m, m) of embeddings about means of other folds; D divides by its trace
+    covariance: np.ndarray  # (m, m) about the means of other folds; D is divided by its trace
 
 
 def unique_meaning(

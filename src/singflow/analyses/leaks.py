@@ -66,7 +66,8 @@ def plant(
     q = min(m, most)
     wide = draws * (2 * q + 1) + 1
     mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
-    (spread,), (first, *_) = (of.T for of in leading_directions(null.T @ null / len(null), 1))
+    (spread,), axes = leading_directions(null.T @ null / len(null), 1)
+    first = axes[:, 0]
     leak[:, -1] = first * np.sign(first[np.abs(first).argmax()]) / spread
     pairs = []
     for draw in range(draws):

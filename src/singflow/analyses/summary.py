@@ -214,8 +214,9 @@ def detected(row: Mapping[Any, Any], kind: str) -> str:
     """The smallest planted leak that is called meaning; kind: detectable or detectable_first."""
     if pd.isna(row["turn_deg"]):  # no D, or one that own words have
         return "-"
-    share = SHARES[-1] if pd.isna(row[kind]) else row[kind]
-    return "more than " * pd.isna(row[kind]) + tables.percent(share)
+    if pd.isna(row[kind]):
+        return f"more than {tables.percent(SHARES[-1])}"
+    return tables.percent(row[kind])
 
 
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:

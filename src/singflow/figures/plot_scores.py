@@ -43,9 +43,9 @@ def draw(scores: Frames, table: pd.DataFrame) -> Figure:
     above = (table["is_mean"] - table["floor_is_mean"]).astype(float)
     if above.isna().all():
         return figure
-    own = table[~is_control(table) & above.notna()]
-    if len(own) and (own["is_low"] <= own["floor_is_mean"]).all():
-        aside = " (controls aside)" if len(own) < len(table) else ""
+    ends = table.loc[~is_control(table), ["is_low", "floor_is_mean"]].astype(float)
+    if len(ends) and (ends["is_low"] <= ends["floor_is_mean"]).all():
+        aside = " (controls aside)" if len(ends) < len(table) else ""
         return style.titled(figure, f"IS of every model is at its floor{aside}")
     most = table.iloc[int(above.argmax())]
     name = style.caption(most["model"], style.of_space(table, most["space"]))

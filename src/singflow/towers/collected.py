@@ -148,8 +148,9 @@ def collect(
             placed = {name: _placed(part, place, kind) for name, part in options.items()}
             run = partial(model, *(_placed(part, place, kind) for part in inputs), **placed)
             if found is None:
-                named = head_paths(model, head, OF, FIX) if head is not None else None
-                found = Heads(model, named or find_heads(model, run, OF, FIX), OF, FIX)
+                named = None if head is None else head_paths(model, head, OF, FIX)
+                paths = find_heads(model, run, OF, FIX) if named is None else named
+                found = Heads(model, paths, OF, FIX)
                 attached.enter_context(found.attach())
             rows, outputs, gap = found.watch(run)
             if not (finite := torch.isfinite(rows).all(dim=1)).all():
