@@ -4,6 +4,7 @@ A file is written whole or not at all, and no input becomes code, a command or a
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -69,6 +70,25 @@ def test_a_file_larger_than_any_image_of_max_pixels_is_not_read(tmp_path):
     assert inspect(tmp_path, Candidate("sparse.png", "", -1, ""), 10**8) == reason
     with pytest.raises(InputError, match=rf"sparse\.png: {reason}: run build_manifest again"):
         read_unchanged(tmp_path, SimpleNamespace(path="sparse.png", sha256="0"), 10**8)
+
+
+# No input becomes code: what ruff's rules (S) do not look for
+
+
+UNSAFE = re.compile(
+    r"(import|from) (pickle|dill|cloudpickle|joblib|shelve|marshal)|yaml\.(unsafe|full)_load"
+    r"|(allow_pickle|trust_remote_code)\W+True|weights_only=False"
+    r"|torch\.load\((?![^)]*weights_only=True)"
+)
+
+
+def test_no_program_reads_pickles_or_runs_the_code_of_a_checkpoint():
+    programs = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    found = {path.name: UNSAFE.search(path.read_text(encoding="utf-8")) for path in programs}
+    assert len(found) > 100 and not {name for name, place in found.items() if place}
+    loading = ("torch.load(p)", "torch.load(p, weights_only=False)", "f(p, allow_pickle=True)")
+    others = ("import pickle", "from joblib import load", '{"trust_remote_code": True}')
+    assert all(map(UNSAFE.search, loading + others))
 
 
 # No input becomes a command
